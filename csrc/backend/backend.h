@@ -1,0 +1,129 @@
+// What a model needs of the hardware that runs it. A Backend owns weights and KV memory, in
+// whatever layout suits it, and is shared by the contexts of a model; a Stream owns the scratch
+// memory and the threads (or command buffers) of one context and runs the ops of a forward pass.
+//
+// Between begin() and submit() a Stream's ops work on the batch given to begin() and on the
+// residual `x` [n_rows][dim] that lives in the stream. The CPU runs an op when it is called.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/dtype.h"
+
+namespace pyllamacpp {
+
+// A matrix of the model in a backend's own memory and layout.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  // Whether the bytes it was loaded from are still read when it is used.
+  virtual bool uses_source() const = 0;
+};
+
+// A stored matrix; `data` stays valid as long as the backend lives.
+struct WeightSource {
+  DType type;
+  int64_t rows;
+  int64_t cols;  // length of a row
+  std::span<const std::byte> data;
+};
+
+// Keys and values of one layer: n_pages pages of kv_page_tokens() tokens.
+class KvLayer {
+ public:
+  virtual ~KvLayer() = default;
+};
+
+struct KvShape {
+  int64_t n_pages;
+  int32_t n_kv_heads;
+  int32_t head_dim;
+};
+
+// Rows [row_begin, row_end) of a batch belong to one sequence, at ascending positions.
+struct SequenceRows {
+  int32_t row_begin;
+  int32_t row_end;
+  const int32_t* pages;  // of the sequence in order; those of the rows themselves included
+};
+
+struct BatchView {
+  std::span<const int32_t> tokens;     // [n_rows]
+  std::span<const int32_t> positions;  // [n_rows]
+  std::span<const SequenceRows> sequences;
+  std::span<const int32_t> outputs;  // rows whose logits are wanted, ascending
+};
+
+enum class RopeLayout { interleaved, halves };
+
+struct AttentionShape {
+  int32_t n_heads;
+  int32_t n_kv_heads;
+  int32_t head_dim;
+  int32_t rope_dims;  // the first rope_dims of each head are rotated
+  RopeLayout rope_layout;
+  const double* rope_frequencies;  // [rope_dims / 2], radians per position
+  float norm_eps;
+};
+
+struct LayerWeights {
+  std::unique_ptr<Weight> attention_norm;  // [dim]
+  std::unique_ptr<Weight> q, k, v;         // [heads * head_dim][dim]
+  std::unique_ptr<Weight> attention_out;   // [dim][n_heads * head_dim]
+  std::unique_ptr<Weight> ffn_norm;        // [dim]
+  std::unique_ptr<Weight> gate, up;        // [n_ff][dim]
+  std::unique_ptr<Weight> down;            // [dim][n_ff]
+};
+
+struct StreamShape {
+  int64_t dim;
+  int64_t n_ff;
+  int64_t n_vocab;
+  int32_t max_rows;
+  int32_t n_threads;        // for batches of one row
+  int32_t n_threads_batch;  // for larger ones
+  AttentionShape attention;
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+
+  virtual void begin(const BatchView& batch) = 0;
+  // x = rows of the embedding table
+  virtual void embed(const Weight& table) = 0;
+  // q, k, v = projections of norm(x); q and k rotated; k and v stored in the cache
+  virtual void project_qkv(const LayerWeights& layer, KvLayer& kv) = 0;
+  // attended = softmax(q k^T / sqrt(head_dim)) v, causal, per sequence
+  virtual void attend(const KvLayer& kv) = 0;
+  // x += attention_out * attended
+  virtual void project_attended(const LayerWeights& layer) = 0;
+  // x += down * (silu(gate * n) * (up * n)) with n = norm(x)
+  virtual void feed_forward(const LayerWeights& layer) = 0;
+  // logits [outputs][n_vocab] = output * norm(x), for the batch's output rows only
+  virtual void head(const Weight& norm, const Weight& output, float* logits) = 0;
+  // Returns when everything since begin() is done.
+  virtual void submit() = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual bool supports(DType type) const = 0;
+  virtual std::unique_ptr<Weight> load_matrix(const WeightSource& source) = 0;
+  // A table whose rows are looked up (the embedding); it may refer to `source.data` for good.
+  virtual std::unique_ptr<Weight> load_table(const WeightSource& source) = 0;
+  virtual std::unique_ptr<Weight> load_vector(const WeightSource& source) = 0;  // float32 [cols]
+  // No more weights come: what only loading needed may go.
+  virtual void finish_loading() = 0;
+  virtual std::unique_ptr<KvLayer> make_kv(const KvShape& shape) = 0;
+  virtual void copy_page(KvLayer& kv, int32_t from, int32_t to) = 0;
+  virtual int32_t kv_page_tokens() const = 0;
+  virtual std::unique_ptr<Stream> make_stream(const StreamShape& shape) = 0;
+};
+
+}  // namespace pyllamacpp

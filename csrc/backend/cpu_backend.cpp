@@ -1,0 +1,98 @@
+#include "backend/cpu_backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu_memory.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "cpu/isa.h"
+#include "quant/dequantize.h"
+
+namespace pyllamacpp {
+
+namespace {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Repack repack, int n_threads)
+      : kernels_(cpu::active_tier()),
+        repack_(repack),
+        pool_(std::make_unique<ThreadPool>(n_threads > 0 ? n_threads : default_thread_count())) {}
+
+  bool supports(DType type) const override { return kernels_.find(type) != nullptr; }
+
+  std::unique_ptr<Weight> load_matrix(const WeightSource& source) override {
+    auto weight = std::make_unique<CpuWeight>();
+    weight->source = source;
+    weight->kernels = kernels_.find(source.type);
+    if (!weight->kernels)
+      fail(ErrorKind::unsupported, "no CPU kernels for weights of type ", traits(source.type).name);
+    if (repack_ == Repack::automatic && weight->kernels->pack) pack(*weight);
+    return weight;
+  }
+
+  std::unique_ptr<Weight> load_table(const WeightSource& source) override {
+    auto weight = std::make_unique<CpuWeight>();
+    weight->source = source;
+    return weight;
+  }
+
+  std::unique_ptr<Weight> load_vector(const WeightSource& source) override {
+    auto weight = std::make_unique<CpuWeight>();
+    weight->source = source;
+    weight->packed = Buffer(size_t(source.cols) * sizeof(float), "weights");
+    dequantize(source.type, source.data.data(), weight->packed.as<float>(), source.cols);
+    return weight;
+  }
+
+  void finish_loading() override { pool_.reset(); }
+
+  std::unique_ptr<KvLayer> make_kv(const KvShape& shape) override {
+    auto kv = std::make_unique<CpuKvLayer>();
+    kv->page_halves = int64_t(shape.n_kv_heads) * shape.head_dim * cpu::kPageTokens;
+    const size_t bytes = size_t(shape.n_pages) * size_t(kv->page_halves) * sizeof(half_t);
+    kv->k = Buffer(bytes, "KV cache");
+    kv->v = Buffer(bytes, "KV cache");
+    return kv;
+  }
+
+  void copy_page(KvLayer& layer, int32_t from, int32_t to) override {
+    CpuKvLayer& kv = static_cast<CpuKvLayer&>(layer);
+    for (const Buffer* b : {&kv.k, &kv.v})
+      std::memcpy(b->as<half_t>() + to * kv.page_halves, b->as<half_t>() + from * kv.page_halves,
+                  size_t(kv.page_halves) * sizeof(half_t));
+  }
+
+  int32_t kv_page_tokens() const override { return cpu::kPageTokens; }
+
+  std::unique_ptr<Stream> make_stream(const StreamShape& shape) override {
+    return make_cpu_stream(kernels_, shape);
+  }
+
+ private:
+  void pack(CpuWeight& weight) {
+    const WeightSource& s = weight.source;
+    const cpu::TypeKernels& k = *weight.kernels;
+    weight.packed = Buffer(k.packed_bytes(s.rows, s.cols), "packed weights");
+    const int64_t groups = (s.rows + cpu::kRowGroup - 1) / cpu::kRowGroup;
+    pool_->run(pool_->size(), [&](int thread) {
+      const int64_t begin = groups * thread / pool_->size() * cpu::kRowGroup;
+      const int64_t end = groups * (thread + 1) / pool_->size() * cpu::kRowGroup;
+      k.pack(reinterpret_cast<const uint8_t*>(s.data.data()), s.rows, s.cols, begin,
+             std::min(end, s.rows), weight.packed.as<uint8_t>());
+    });
+  }
+
+  const cpu::KernelTable& kernels_;
+  Repack repack_;
+  std::unique_ptr<ThreadPool> pool_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(Repack repack, int n_threads) {
+  return std::make_unique<CpuBackend>(repack, n_threads);
+}
+
+}  // namespace pyllamacpp

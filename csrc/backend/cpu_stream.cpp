@@ -1,0 +1,421 @@
+// The ops of a forward pass on the CPU. An op is one parallel region; inside it, threads meet only
+// where one needs what another computed. How the work is split never changes a result: every
+// output element is computed whole by one kernel call (cpu/kernel_table.h states the reductions).
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include "backend/cpu_memory.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "quant/dequantize.h"
+
+namespace pyllamacpp {
+
+namespace {
+
+using cpu::ActKind;
+using cpu::kRowGroup;
+
+// Batches up to this many rows read weights about once: each thread takes one contiguous range.
+// Larger ones are compute-bound: threads take chunks of rows as they finish the last.
+constexpr int kStreamedRows = 8;
+
+// Rows that attention takes together, so that its tiles of queries are full.
+constexpr int kAttentionRows = 8;
+
+struct Range {
+  int64_t begin, end;
+};
+
+// The part of [0, n) for one of n_threads, cut at multiples of `group`.
+Range part_of(int64_t n, int64_t group, int thread, int n_threads) {
+  const int64_t groups = (n + group - 1) / group;
+  return {std::min(n, groups * thread / n_threads * group),
+          std::min(n, groups * (thread + 1) / n_threads * group)};
+}
+
+// What one thread has for itself.
+struct Private {
+  Buffer panels;     // expanded weights
+  Buffer acts[3];    // one row of activations of each kind
+  Buffer floats;     // one row
+  std::vector<const float*> q;  // the queries of one attention item
+  std::vector<float*> out;
+  std::vector<int32_t> n_keys;
+};
+
+// Activations of a batch in the form a weight type multiplies, [n_rows] columns of length k.
+struct Acts {
+  ActKind kind;
+  int64_t k;
+  std::byte* data;
+  std::byte* column(int64_t i) const { return data + i * int64_t(cpu::act_bytes(kind, k)); }
+};
+
+ActKind kind_of(const Weight& w) { return as_cpu(w).kernels->act; }
+
+constexpr auto every_row = [](int64_t i) { return i; };
+
+class CpuStream final : public Stream {
+ public:
+  CpuStream(const cpu::KernelTable& kernels, const StreamShape& shape);
+
+  void begin(const BatchView& batch) override;
+  void embed(const Weight& table) override;
+  void project_qkv(const LayerWeights& layer, KvLayer& kv) override;
+  void attend(const KvLayer& kv) override;
+  void project_attended(const LayerWeights& layer) override;
+  void feed_forward(const LayerWeights& layer) override;
+  void head(const Weight& norm, const Weight& output, float* logits) override;
+  void submit() override {}
+
+ private:
+  int n_rows() const { return int(batch_.tokens.size()); }
+  const AttentionShape& attention() const { return shape_.attention; }
+
+  template <class Task>
+  void run(const Task& task) {
+    for (auto& counter : next_) counter.store(0, std::memory_order_relaxed);
+    pool_.run(n_threads_, task);
+  }
+
+  // Calls f(begin, end) for this thread's share of [0, n): see kStreamedRows. `phase` numbers the
+  // splits of one region.
+  template <class F>
+  void for_share(int phase, int64_t n, int64_t group, int thread, const F& f) {
+    if (n_rows() <= kStreamedRows) {
+      const Range r = part_of(n, group, thread, n_threads_);
+      if (r.begin < r.end) f(r.begin, r.end);
+      return;
+    }
+    for (int64_t begin; (begin = next_[phase].fetch_add(group, std::memory_order_relaxed)) < n;)
+      f(begin, std::min(n, begin + group));
+  }
+
+  void quantize(const Acts& acts, int64_t column, int64_t from, const float* x, int64_t n) const;
+  // Activations for `weight` of n rows, f(row) -> float[k]; returns when all rows are there. A
+  // single row is done by every thread for itself, which is cheaper than waiting for another.
+  template <class F>
+  Acts fill(const Weight& weight, int64_t n, int thread, const F& f);
+  // The same of norm(x), x being row row_of(i) of the residual.
+  template <class F>
+  Acts normed(const Weight& norm, const Weight& weight, int64_t n, int thread, const F& row_of);
+  void matmul(const Weight& weight, const Acts& acts, int64_t n_cols, Range rows, float* y,
+              int64_t y_stride, bool accumulate, int thread);
+  void store_kv(CpuKvLayer& kv, int64_t row, const float* k, const float* v, int thread);
+
+  const cpu::KernelTable& k_;
+  StreamShape shape_;
+  ThreadPool pool_;
+  BatchView batch_;
+  int n_threads_ = 1;
+  std::atomic<int64_t> next_[4] = {};
+  std::vector<int64_t> slots_;  // [n_rows]: page * kPageTokens + offset of the row's own key
+
+  Buffer x_;         // [max_rows][dim]
+  Buffer rope_;      // [max_rows][rope_dims]: cosines, then sines
+  Buffer q_, k_new_, v_new_;  // [max_rows][heads * head_dim]
+  Buffer attended_;  // [max_rows][n_heads * head_dim]
+  Buffer gate_, up_;  // [max_rows][n_ff]
+  Buffer acts_[3];    // [max_rows] columns of each kind; memory is committed for those in use
+  Buffer ffn_acts_;   // rows of swiglu
+  std::vector<Private> private_;  // per thread
+};
+
+CpuStream::CpuStream(const cpu::KernelTable& kernels, const StreamShape& shape)
+    : k_(kernels), shape_(shape), pool_(std::max(shape.n_threads, shape.n_threads_batch)) {
+  const size_t rows = size_t(shape.max_rows);
+  const int64_t q_dim = int64_t(attention().n_heads) * attention().head_dim;
+  const int64_t kv_dim = int64_t(attention().n_kv_heads) * attention().head_dim;
+  const int64_t longest = std::max({shape.dim, shape.n_ff, q_dim});
+  // Quantized columns are smaller than floats by enough for any kind to fit.
+  const size_t act_row = size_t(longest) * sizeof(float) + 64;
+  const auto floats = [&](int64_t n) { return Buffer(rows * size_t(n) * sizeof(float), "batch"); };
+  x_ = floats(shape.dim);
+  rope_ = floats(attention().rope_dims);
+  q_ = floats(q_dim);
+  k_new_ = floats(kv_dim);
+  v_new_ = floats(kv_dim);
+  attended_ = floats(q_dim);
+  gate_ = floats(shape.n_ff);
+  up_ = floats(shape.n_ff);
+  for (Buffer& acts : acts_) acts = Buffer(rows * act_row, "batch");
+  ffn_acts_ = Buffer(rows * act_row, "batch");
+  size_t panels = 0;
+  for (int i = 0; i < k_.n_types; ++i)
+    for (int64_t k : {shape.dim, shape.n_ff, q_dim})
+      panels = std::max(panels, k_.types[i].scratch_bytes(k));
+  const size_t queries =
+      size_t(kAttentionRows) * size_t(attention().n_heads / attention().n_kv_heads);
+  private_.resize(size_t(pool_.size()));
+  for (Private& p : private_) {
+    p.panels = Buffer(panels, "batch");
+    for (Buffer& acts : p.acts) acts = Buffer(act_row, "batch");
+    p.floats = Buffer(size_t(longest) * sizeof(float), "batch");
+    p.q.reserve(queries);
+    p.out.reserve(queries);
+    p.n_keys.reserve(queries);
+  }
+}
+
+void CpuStream::begin(const BatchView& batch) {
+  batch_ = batch;
+  n_threads_ = n_rows() == 1 ? shape_.n_threads : shape_.n_threads_batch;
+  slots_.resize(size_t(n_rows()));
+  for (const SequenceRows& s : batch.sequences)
+    for (int32_t row = s.row_begin; row < s.row_end; ++row) {
+      const int32_t position = batch.positions[size_t(row)];
+      slots_[size_t(row)] = int64_t(s.pages[position / cpu::kPageTokens]) * cpu::kPageTokens +
+                            position % cpu::kPageTokens;
+    }
+  const int half = attention().rope_dims / 2;
+  run([&](int thread) {
+    const Range r = part_of(n_rows(), 1, thread, n_threads_);
+    for (int64_t row = r.begin; row < r.end; ++row) {
+      float* out = rope_.as<float>() + row * attention().rope_dims;
+      for (int i = 0; i < half; ++i) {
+        const double angle = batch.positions[size_t(row)] * attention().rope_frequencies[i];
+        out[i] = float(std::cos(angle));
+        out[half + i] = float(std::sin(angle));
+      }
+    }
+  });
+}
+
+void CpuStream::embed(const Weight& table) {
+  const WeightSource& s = as_cpu(table).source;
+  const size_t row_bytes = bytes_of(s.type, uint64_t(s.cols));
+  run([&](int thread) {
+    const Range r = part_of(n_rows(), 1, thread, n_threads_);
+    for (int64_t row = r.begin; row < r.end; ++row)
+      dequantize(s.type, s.data.data() + size_t(batch_.tokens[size_t(row)]) * row_bytes,
+                 x_.as<float>() + row * shape_.dim, shape_.dim);
+  });
+}
+
+// Writes x[0 .. n) to the activations of `column` from element `from` on.
+void CpuStream::quantize(const Acts& acts, int64_t column, int64_t from, const float* x,
+                         int64_t n) const {
+  std::byte* out = acts.column(column);
+  switch (acts.kind) {
+    case ActKind::q8_32:
+      k_.quantize_q8_32(reinterpret_cast<cpu::ActBlock32*>(out) + from / kBlock, x, n);
+      break;
+    case ActKind::q8_256:
+      k_.quantize_q8_256(reinterpret_cast<cpu::ActBlock256*>(out) + from / kSuperBlock, x, n);
+      break;
+    case ActKind::f32:
+      std::copy(x, x + n, reinterpret_cast<float*>(out) + from);
+      break;
+  }
+}
+
+template <class F>
+Acts CpuStream::fill(const Weight& weight, int64_t n, int thread, const F& f) {
+  const CpuWeight& w = as_cpu(weight);
+  const ActKind kind = w.kernels->act;
+  const Private& own = private_[size_t(thread)];
+  Acts acts{kind, w.source.cols, acts_[size_t(kind)].data()};
+  if (n == 1) {
+    acts.data = own.acts[size_t(kind)].data();
+    quantize(acts, 0, 0, f(0, own.floats.as<float>()), acts.k);
+    return acts;
+  }
+  const Range r = part_of(n, 1, thread, n_threads_);
+  for (int64_t row = r.begin; row < r.end; ++row)
+    quantize(acts, row, 0, f(row, own.floats.as<float>()), acts.k);
+  pool_.barrier();
+  return acts;
+}
+
+template <class F>
+Acts CpuStream::normed(const Weight& norm, const Weight& weight, int64_t n, int thread,
+                       const F& row_of) {
+  return fill(weight, n, thread, [&](int64_t row, float* out) {
+    k_.rms_norm(out, x_.as<float>() + row_of(row) * shape_.dim, as_cpu(norm).packed.as<float>(),
+                shape_.dim, attention().norm_eps);
+    return static_cast<const float*>(out);
+  });
+}
+
+void CpuStream::matmul(const Weight& weight, const Acts& acts, int64_t n_cols, Range rows,
+                       float* y, int64_t y_stride, bool accumulate, int thread) {
+  const CpuWeight& w = as_cpu(weight);
+  const bool packed = w.packed.size() > 0;
+  const std::byte* data = packed ? w.packed.data() : w.source.data.data();
+  const cpu::MatmulArgs args{reinterpret_cast<const uint8_t*>(data),
+                             w.source.rows,
+                             w.source.cols,
+                             rows.begin,
+                             rows.end,
+                             acts.data,
+                             n_cols,
+                             y,
+                             y_stride,
+                             accumulate,
+                             private_[size_t(thread)].panels.as<uint8_t>()};
+  (packed ? w.kernels->matmul_packed : w.kernels->matmul_rows)(args);
+}
+
+void CpuStream::store_kv(CpuKvLayer& kv, int64_t row, const float* k, const float* v, int thread) {
+  const int head_dim = attention().head_dim;
+  const int64_t slot = slots_[size_t(row)];
+  const int64_t page = slot / cpu::kPageTokens * kv.page_halves, offset = slot % cpu::kPageTokens;
+  half_t* converted = private_[size_t(thread)].floats.as<half_t>();
+  for (int h = 0; h < attention().n_kv_heads; ++h) {
+    const int64_t at = page + int64_t(h) * head_dim * cpu::kPageTokens;
+    k_.to_half(converted, k + h * head_dim, head_dim);
+    half_t* keys = kv.k.as<half_t>() + at + offset;
+    for (int d = 0; d < head_dim; ++d) keys[d * cpu::kPageTokens] = converted[d];
+    k_.to_half(kv.v.as<half_t>() + at + offset * head_dim, v + h * head_dim, head_dim);
+  }
+}
+
+void CpuStream::project_qkv(const LayerWeights& layer, KvLayer& kv) {
+  const AttentionShape& a = attention();
+  const int64_t q_dim = int64_t(a.n_heads) * a.head_dim;
+  const int64_t kv_dim = int64_t(a.n_kv_heads) * a.head_dim;
+  const struct {
+    const Weight& weight;
+    float* out;
+    int64_t dim;
+  } parts[] = {{*layer.q, q_.as<float>(), q_dim},
+               {*layer.k, k_new_.as<float>(), kv_dim},
+               {*layer.v, v_new_.as<float>(), kv_dim}};
+  const auto rotate = a.rope_layout == RopeLayout::halves ? k_.rope_halves : k_.rope_interleaved;
+  run([&](int thread) {
+    Acts acts{};
+    for (int i = 0; i < 3; ++i) {
+      const Weight& weight = parts[i].weight;
+      if (i == 0 || kind_of(weight) != acts.kind)
+        acts = normed(*layer.attention_norm, weight, n_rows(), thread, every_row);
+      for_share(i, parts[i].dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
+        matmul(weight, acts, n_rows(), {begin, end}, parts[i].out, parts[i].dim, false, thread);
+      });
+    }
+    pool_.barrier();
+    const float scale = 1.0f / std::sqrt(float(a.head_dim));
+    const Range r = part_of(n_rows(), 1, thread, n_threads_);
+    for (int64_t row = r.begin; row < r.end; ++row) {
+      const float* cos_sin = rope_.as<float>() + row * a.rope_dims;
+      float* q = q_.as<float>() + row * q_dim;
+      float* k = k_new_.as<float>() + row * kv_dim;
+      for (int h = 0; h < a.n_heads; ++h) rotate(q + h * a.head_dim, cos_sin, a.rope_dims);
+      k_.scale(q, scale, q_dim);
+      for (int h = 0; h < a.n_kv_heads; ++h) rotate(k + h * a.head_dim, cos_sin, a.rope_dims);
+      store_kv(static_cast<CpuKvLayer&>(kv), row, k, v_new_.as<float>() + row * kv_dim, thread);
+    }
+  });
+}
+
+void CpuStream::attend(const KvLayer& layer) {
+  const CpuKvLayer& kv = static_cast<const CpuKvLayer&>(layer);
+  const AttentionShape& a = attention();
+  const int group = a.n_heads / a.n_kv_heads;
+  // With few rows the query heads of a KV head are parted, so that all threads have work.
+  const int parts = n_rows() * a.n_kv_heads >= 2 * n_threads_ ? 1 : group;
+  int64_t n_tiles = 0;
+  for (const SequenceRows& s : batch_.sequences)
+    n_tiles += (s.row_end - s.row_begin + kAttentionRows - 1) / kAttentionRows;
+  const int64_t per_tile = int64_t(a.n_kv_heads) * parts;
+  run([&](int thread) {
+    auto& [panels, acts, floats, q, out, n_keys] = private_[size_t(thread)];
+    for (int64_t item; (item = next_[0].fetch_add(1, std::memory_order_relaxed)) <
+                       n_tiles * per_tile;) {
+      // The last tiles see the most keys: they go first, so that threads end together.
+      int64_t tile = n_tiles - 1 - item / per_tile;
+      const int kv_head = int(item % per_tile / parts), part = int(item % parts);
+      const SequenceRows* s = batch_.sequences.data();
+      for (;; ++s) {
+        const int64_t tiles = (s->row_end - s->row_begin + kAttentionRows - 1) / kAttentionRows;
+        if (tile < tiles) break;
+        tile -= tiles;
+      }
+      const int32_t row_begin = s->row_begin + int32_t(tile) * kAttentionRows;
+      const int32_t row_end = std::min(s->row_end, row_begin + kAttentionRows);
+      q.clear();
+      out.clear();
+      n_keys.clear();
+      for (int32_t row = row_begin; row < row_end; ++row)
+        for (int h = part * group / parts; h < (part + 1) * group / parts; ++h) {
+          const int64_t at = (int64_t(row) * a.n_heads + kv_head * group + h) * a.head_dim;
+          q.push_back(q_.as<float>() + at);
+          out.push_back(attended_.as<float>() + at);
+          n_keys.push_back(batch_.positions[size_t(row)] + 1);
+        }
+      const int64_t head_at = int64_t(kv_head) * a.head_dim * cpu::kPageTokens;
+      k_.attention({q.data(), out.data(), n_keys.data(), int32_t(q.size()), a.head_dim, s->pages,
+                    kv.k.as<half_t>() + head_at, kv.v.as<half_t>() + head_at, kv.page_halves});
+    }
+  });
+}
+
+void CpuStream::project_attended(const LayerWeights& layer) {
+  const int64_t q_dim = int64_t(attention().n_heads) * attention().head_dim;
+  run([&](int thread) {
+    const Acts acts =
+        fill(*layer.attention_out, n_rows(), thread, [&](int64_t row, float*) {
+          return static_cast<const float*>(attended_.as<float>() + row * q_dim);
+        });
+    for_share(0, shape_.dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
+      matmul(*layer.attention_out, acts, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true,
+             thread);
+    });
+  });
+}
+
+void CpuStream::feed_forward(const LayerWeights& layer) {
+  const CpuWeight& down = as_cpu(*layer.down);
+  const Acts hidden{down.kernels->act, shape_.n_ff, ffn_acts_.data()};
+  // A thread that has rows [begin, end) of gate and up can finish and quantize them alone, if
+  // they are whole blocks of the activations.
+  const int64_t chunk = hidden.kind == ActKind::q8_256 ? kSuperBlock : 2 * kRowGroup;
+  run([&](int thread) {
+    const Acts gate_acts = normed(*layer.ffn_norm, *layer.gate, n_rows(), thread, every_row);
+    const Acts up_acts = kind_of(*layer.up) == gate_acts.kind
+                             ? gate_acts
+                             : normed(*layer.ffn_norm, *layer.up, n_rows(), thread, every_row);
+    for_share(0, shape_.n_ff, chunk, thread, [&](int64_t begin, int64_t end) {
+      matmul(*layer.gate, gate_acts, n_rows(), {begin, end}, gate_.as<float>(), shape_.n_ff, false,
+             thread);
+      matmul(*layer.up, up_acts, n_rows(), {begin, end}, up_.as<float>(), shape_.n_ff, false,
+             thread);
+      for (int64_t row = 0; row < n_rows(); ++row) {
+        float* gate = gate_.as<float>() + row * shape_.n_ff + begin;
+        k_.swiglu(gate, gate, up_.as<float>() + row * shape_.n_ff + begin, end - begin);
+        quantize(hidden, row, begin, gate, end - begin);
+      }
+    });
+    pool_.barrier();
+    for_share(1, shape_.dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
+      matmul(*layer.down, hidden, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true,
+             thread);
+    });
+  });
+}
+
+void CpuStream::head(const Weight& norm, const Weight& output, float* logits) {
+  const int64_t n = int64_t(batch_.outputs.size());
+  if (n == 0) return;
+  run([&](int thread) {
+    const Acts acts = normed(norm, output, n, thread,
+                             [&](int64_t i) { return int64_t(batch_.outputs[size_t(i)]); });
+    for_share(0, shape_.n_vocab, 4 * kRowGroup, thread, [&](int64_t begin, int64_t end) {
+      matmul(output, acts, n, {begin, end}, logits, shape_.n_vocab, false, thread);
+    });
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Stream> make_cpu_stream(const cpu::KernelTable& kernels,
+                                        const StreamShape& shape) {
+  if (shape.attention.head_dim > cpu::kMaxHeadDim)
+    fail(ErrorKind::unsupported, "heads of ", shape.attention.head_dim,
+         " values are not supported; the most is ", cpu::kMaxHeadDim);
+  return std::make_unique<CpuStream>(kernels, shape);
+}
+
+}  // namespace pyllamacpp

@@ -1,0 +1,93 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <cstring>
+
+#include "base/error.h"
+#include "bind/bindings.h"
+
+namespace py = pybind11;
+
+namespace pyllamacpp {
+
+PyContext::PyContext(std::shared_ptr<const Model> model, const ContextParams& params)
+    : context(std::move(model), params) {
+  using Clock = std::chrono::steady_clock;
+  // Asking Python costs the GIL: often enough for a person, seldom enough to cost nothing.
+  context.set_poll([last = Clock::now()]() mutable {
+    const auto now = Clock::now();
+    if (now - last < std::chrono::milliseconds(20)) return false;
+    last = now;
+    const py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+  });
+}
+
+namespace {
+
+WantLogits want_named(const std::string& name) {
+  if (name == "none") return WantLogits::none;
+  if (name == "last") return WantLogits::last;
+  if (name == "all") return WantLogits::all;
+  fail(ErrorKind::invalid_argument, "logits is '", name, "', expected 'none', 'last' or 'all'");
+}
+
+using Pieces = std::vector<std::tuple<int32_t, std::vector<int32_t>, std::string>>;
+
+void decode(PyContext& self, const Pieces& pieces) {
+  std::vector<BatchPiece> batch;
+  for (const auto& [sequence, tokens, logits] : pieces)
+    batch.push_back({sequence, tokens, want_named(logits)});
+  self.exclusive([&] { self.context.decode(batch); });
+}
+
+py::array_t<float> logits(PyContext& self) {
+  const Context& c = self.context;
+  py::array_t<float> out({py::ssize_t(c.n_outputs()), py::ssize_t(c.model().config().n_vocab)});
+  for (int32_t i = 0; i < c.n_outputs(); ++i) {
+    const std::span<const float> row = c.logits(i);
+    std::memcpy(out.mutable_data(i, 0), row.data(), row.size_bytes());
+  }
+  return out;
+}
+
+}  // namespace
+
+void register_context(py::module_& m) {
+  py::class_<PyContext, std::shared_ptr<PyContext>>(m, "Context", "A model with a KV cache.")
+      .def(py::init([](std::shared_ptr<Model> model, int32_t n_ctx, int32_t n_batch,
+                       int32_t n_threads, int32_t n_threads_batch, int32_t max_sequences) {
+             return std::make_shared<PyContext>(
+                 std::move(model),
+                 ContextParams{n_ctx, n_batch, n_threads, n_threads_batch, max_sequences});
+           }),
+           py::arg("model"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
+           py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1)
+      .def_property_readonly("n_ctx", [](PyContext& c) { return c.context.params().n_ctx; })
+      .def_property_readonly("n_batch", [](PyContext& c) { return c.context.params().n_batch; })
+      .def_property_readonly("n_threads", [](PyContext& c) { return c.context.params().n_threads; })
+      .def_property_readonly("n_threads_batch",
+                             [](PyContext& c) { return c.context.params().n_threads_batch; })
+      .def("decode", &decode, py::arg("pieces"),
+           "Appends (sequence, tokens, 'none' | 'last' | 'all' logits) pieces: all or nothing.")
+      .def("logits", &logits, "float32 [n_outputs, n_vocab] of the last decode.")
+      .def("length", [](PyContext& c, int32_t s) { return c.context.length(s); }, py::arg("sequence"))
+      .def("tokens", [](PyContext& c, int32_t s) { return c.context.tokens(s); }, py::arg("sequence"))
+      .def(
+          "trim",
+          [](PyContext& c, int32_t sequence, int32_t length) {
+            c.exclusive([&] { c.context.trim(sequence, length); });
+          },
+          py::arg("sequence"), py::arg("length"))
+      .def(
+          "fork",
+          [](PyContext& c, int32_t from, int32_t to) {
+            c.exclusive([&] { c.context.fork(from, to); });
+          },
+          py::arg("from_"), py::arg("to"))
+      .def("cancel", [](PyContext& c) { c.context.cancel(); },
+           "Stops the evaluation that runs, or else the next one. Any thread may call it.");
+}
+
+}  // namespace pyllamacpp

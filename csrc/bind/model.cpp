@@ -1,0 +1,52 @@
+#include "bind/bindings.h"
+
+#include "base/error.h"
+#include "model/model.h"
+
+namespace py = pybind11;
+
+namespace pyllamacpp {
+
+namespace {
+
+Repack repack_named(const std::string& name) {
+  if (name == "auto") return Repack::automatic;
+  if (name == "never") return Repack::never;
+  fail(ErrorKind::invalid_argument, "repack is '", name, "', expected 'auto' or 'never'");
+}
+
+}  // namespace
+
+void register_model(py::module_& m) {
+  py::class_<ModelConfig>(m, "ModelConfig", "The shape of a model.")
+      .def_readonly("architecture", &ModelConfig::architecture)
+      .def_readonly("n_vocab", &ModelConfig::n_vocab)
+      .def_readonly("n_ctx_train", &ModelConfig::n_ctx_train)
+      .def_readonly("n_embd", &ModelConfig::dim)
+      .def_readonly("n_layers", &ModelConfig::n_layers)
+      .def_readonly("n_heads", &ModelConfig::n_heads)
+      .def_readonly("n_kv_heads", &ModelConfig::n_kv_heads)
+      .def_readonly("head_dim", &ModelConfig::head_dim)
+      .def_readonly("n_ff", &ModelConfig::n_ff)
+      .def_readonly("rope_theta", &ModelConfig::rope_theta)
+      .def_readonly("norm_eps", &ModelConfig::norm_eps);
+
+  py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A GGUF file, ready to run.")
+      .def(py::init([](const std::string& path, bool vocab_only, const std::string& repack,
+                       int32_t n_threads) {
+             const py::gil_scoped_release release;
+             return std::make_shared<Model>(
+                 path, ModelParams{vocab_only, repack_named(repack), n_threads});
+           }),
+           py::arg("path"), py::kw_only(), py::arg("vocab_only") = false,
+           py::arg("repack") = "auto", py::arg("n_threads") = 0)
+      .def_property_readonly("path", [](const Model& m) { return to_str(m.file().name()); })
+      .def_property_readonly("metadata", [](const Model& m) { return metadata_dict(m.file()); })
+      .def_property_readonly("tokenizer", &Model::tokenizer, py::return_value_policy::reference_internal)
+      .def_property_readonly("config", &Model::config, py::return_value_policy::reference_internal)
+      .def_property_readonly("vocab_only", &Model::vocab_only)
+      .def_property_readonly("n_params", &Model::n_params)
+      .def_property_readonly("n_bytes", &Model::n_bytes);
+}
+
+}  // namespace pyllamacpp

@@ -1,0 +1,78 @@
+#include "cache/kv_cache.h"
+
+#include "base/error.h"
+
+namespace pyllamacpp {
+
+KvCache::KvCache(Backend& backend, int32_t n_layers, int32_t n_kv_heads, int32_t head_dim,
+                 int32_t n_ctx, int32_t max_sequences)
+    : backend_(backend), n_ctx_(n_ctx), page_tokens_(backend.kv_page_tokens()) {
+  // Every sequence may leave its last page partly empty.
+  const int32_t n_pages = (n_ctx + page_tokens_ - 1) / page_tokens_ + max_sequences - 1;
+  for (int32_t i = 0; i < n_layers; ++i)
+    layers_.push_back(backend.make_kv({n_pages, n_kv_heads, head_dim}));
+  sequences_.resize(size_t(max_sequences));
+  uses_.assign(size_t(n_pages), 0);
+  // The lowest pages are handed out first, so that memory is touched only as it fills.
+  for (int32_t page = n_pages - 1; page >= 0; --page) free_.push_back(page);
+}
+
+const KvCache::Sequence& KvCache::at(int32_t sequence) const {
+  if (sequence < 0 || size_t(sequence) >= sequences_.size())
+    fail(ErrorKind::invalid_argument, "sequence ", sequence, " does not exist; this context has ",
+         sequences_.size());
+  return sequences_[size_t(sequence)];
+}
+
+KvCache::Sequence& KvCache::at(int32_t sequence) {
+  return const_cast<Sequence&>(static_cast<const KvCache*>(this)->at(sequence));
+}
+
+void KvCache::release(int32_t page) {
+  if (--uses_[size_t(page)] == 0) free_.push_back(page);
+}
+
+void KvCache::append(int32_t sequence, int32_t n) {
+  Sequence& s = at(sequence);
+  if (n <= 0) return;
+  const int64_t length = int64_t(s.length) + n;
+  const size_t n_pages = size_t((length + page_tokens_ - 1) / page_tokens_);
+  const bool copy = s.length % page_tokens_ != 0 && uses_[size_t(s.pages.back())] > 1;
+  if (length > n_ctx_ || n_pages - s.pages.size() + copy > free_.size())
+    fail(ErrorKind::context_full, "Requested tokens (", length, ") exceed context window of ",
+         n_ctx_);
+  const auto take = [this] {
+    const int32_t page = free_.back();
+    free_.pop_back();
+    uses_[size_t(page)] = 1;
+    return page;
+  };
+  if (copy) {
+    const int32_t page = take();
+    for (auto& layer : layers_) backend_.copy_page(*layer, s.pages.back(), page);
+    release(s.pages.back());
+    s.pages.back() = page;
+  }
+  while (s.pages.size() < n_pages) s.pages.push_back(take());
+  s.length = int32_t(length);
+}
+
+void KvCache::trim(int32_t sequence, int32_t length) {
+  Sequence& s = at(sequence);
+  if (length < 0 || length > s.length)
+    fail(ErrorKind::invalid_argument, "cannot trim sequence ", sequence, " of ", s.length,
+         " tokens to ", length);
+  const size_t n_pages = size_t((length + page_tokens_ - 1) / page_tokens_);
+  for (; s.pages.size() > n_pages; s.pages.pop_back()) release(s.pages.back());
+  s.length = length;
+}
+
+void KvCache::fork(int32_t from, int32_t to) {
+  if (from == to) return;
+  const Sequence& source = at(from);
+  trim(to, 0);
+  for (int32_t page : source.pages) ++uses_[size_t(page)];
+  at(to) = source;
+}
+
+}  // namespace pyllamacpp

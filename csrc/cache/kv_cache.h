@@ -1,0 +1,51 @@
+// The paged KV cache: every sequence is a list of pages of kv_page_tokens() tokens; sequences that
+// share a prefix share its pages, and a shared page is copied before it is written.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace pyllamacpp {
+
+class KvCache {
+ public:
+  // `n_ctx`: tokens that one sequence, or all together, may hold.
+  KvCache(Backend& backend, int32_t n_layers, int32_t n_kv_heads, int32_t head_dim, int32_t n_ctx,
+          int32_t max_sequences);
+
+  int32_t n_ctx() const { return n_ctx_; }
+  int32_t length(int32_t sequence) const { return at(sequence).length; }
+  const int32_t* pages(int32_t sequence) const { return at(sequence).pages.data(); }
+  KvLayer& layer(int32_t i) { return *layers_[size_t(i)]; }
+
+  // Makes room for n more tokens, whose pages are then this sequence's own. Throws
+  // Error(context_full) and changes nothing when there is none.
+  void append(int32_t sequence, int32_t n);
+  // Keeps the first `length` tokens.
+  void trim(int32_t sequence, int32_t length);
+  // `to` gives up what it held and becomes equal to `from`.
+  void fork(int32_t from, int32_t to);
+
+ private:
+  struct Sequence {
+    std::vector<int32_t> pages;
+    int32_t length = 0;
+  };
+  // Throws Error(invalid_argument) for an index out of range.
+  const Sequence& at(int32_t sequence) const;
+  Sequence& at(int32_t sequence);
+  void release(int32_t page);
+
+  Backend& backend_;
+  int32_t n_ctx_;
+  int32_t page_tokens_;
+  std::vector<std::unique_ptr<KvLayer>> layers_;
+  std::vector<Sequence> sequences_;
+  std::vector<int32_t> uses_;  // per page
+  std::vector<int32_t> free_;
+};
+
+}  // namespace pyllamacpp

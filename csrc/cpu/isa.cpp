@@ -1,0 +1,94 @@
+#include "cpu/isa.h"
+
+#include <cstdlib>
+#include <string>
+
+#include "base/error.h"
+
+#if defined(_MSC_VER)
+#include <intrin.h>
+#endif
+
+namespace pyllamacpp::cpu {
+
+namespace scalar {
+extern const KernelTable table;
+}
+#ifdef PYLLAMACPP_HAVE_AVX2
+namespace avx2 {
+extern const KernelTable table;
+}
+namespace avx512vnni {
+extern const KernelTable table;
+}
+#endif
+
+namespace {
+
+#if defined(PYLLAMACPP_HAVE_AVX2) && defined(_MSC_VER)
+// CPUID leaf 7 and the register state that the system saves (XCR0).
+struct Features {
+  int leaf1[4], leaf7[4];
+  unsigned long long saved = 0;
+  Features() {
+    __cpuidex(leaf1, 1, 0);
+    __cpuidex(leaf7, 7, 0);
+    if (leaf1[2] >> 27 & 1) saved = _xgetbv(0);
+  }
+};
+
+bool has_avx2() {
+  const Features f;
+  const bool fma = f.leaf1[2] >> 12 & 1, f16c = f.leaf1[2] >> 29 & 1;
+  return (f.saved & 6) == 6 && fma && f16c && (f.leaf7[1] >> 5 & 1);
+}
+
+bool has_avx512vnni() {
+  const Features f;
+  const unsigned ebx = unsigned(f.leaf7[1]);
+  const bool base = (ebx >> 16 & 1) && (ebx >> 17 & 1) && (ebx >> 30 & 1) && (ebx >> 31 & 1);
+  return has_avx2() && (f.saved & 0xe6) == 0xe6 && base && (f.leaf7[2] >> 11 & 1);
+}
+#elif defined(PYLLAMACPP_HAVE_AVX2)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+
+bool has_avx512vnni() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+}  // namespace
+
+const std::vector<const KernelTable*>& available_tiers() {
+  static const std::vector<const KernelTable*> tiers = [] {
+    std::vector<const KernelTable*> found;
+#ifdef PYLLAMACPP_HAVE_AVX2
+    if (has_avx512vnni()) found.push_back(&avx512vnni::table);
+    if (has_avx2()) found.push_back(&avx2::table);
+#endif
+    found.push_back(&scalar::table);
+    return found;
+  }();
+  return tiers;
+}
+
+const KernelTable& tier_named(std::string_view name) {
+  std::string names;
+  for (const KernelTable* table : available_tiers()) {
+    if (name == table->name) return *table;
+    names += (names.empty() ? "" : ", ") + std::string(table->name);
+  }
+  fail(ErrorKind::invalid_argument, "no kernels '", name, "' on this machine; it has ", names);
+}
+
+const KernelTable& active_tier() {
+  const char* forced = std::getenv("PYLLAMACPP_ISA");
+  return forced && *forced ? tier_named(forced) : *available_tiers().front();
+}
+
+}  // namespace pyllamacpp::cpu

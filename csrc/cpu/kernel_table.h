@@ -1,0 +1,130 @@
+// The kernels of one instruction-set tier as a table of plain functions. Every kernel runs on one
+// thread and touches only its operands; splitting the work is the caller's business.
+//
+// One result, one reduction: an output of a matrix product is the same bits whatever the number of
+// columns computed together, rows per call or weight layout of the table row. Integer types take
+// exact integer dot products within a block (32 weights, or 256 for the K types) and then one fused
+// multiply-add per block in ascending order into one accumulator; attention takes fixed segments of
+// keys, each in pages of kPageTokens, merged in ascending order.
+//
+// Plain structs only: the per-tier kernel files include this header.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "base/formats.h"
+
+namespace pyllamacpp::cpu {
+
+// Keys per page of the KV cache, and keys per segment of the attention reduction.
+inline constexpr int kPageTokens = 32;
+inline constexpr int kSegmentTokens = 512;
+inline constexpr int kMaxHeadDim = 256;
+
+// Work on rows of a matrix is split at multiples of this: a whole number of panels on every tier.
+inline constexpr int kRowGroup = 32;
+
+// What a weight type multiplies: floats, or activations quantized per block of 32 or 256.
+enum class ActKind { f32, q8_32, q8_256 };
+
+// x = d * q, q in [-127, 127], d = max|x| / 127.
+struct ActBlock32 {
+  float d;
+  float sum_d;   // d * sum(q), for types with a minimum
+  int32_t sum;   // sum(q), for types whose bytes are offset
+  int8_t q[32];
+};
+struct ActBlock256 {
+  float d;
+  int16_t sums[16];  // sums of 16 consecutive q
+  int8_t q[256];
+};
+
+// y[col * y_stride + row] = (or +=, with accumulate) dot(weights row, x col), float32.
+struct MatmulArgs {
+  const uint8_t* weights;  // row 0 of the matrix (matmul_rows) or its first panel (matmul_packed)
+  int64_t n_rows;          // rows of the matrix
+  int64_t k;               // length of a row, a multiple of the type's block
+  int64_t row_begin;       // a multiple of kRowGroup; rows [row_begin, row_end) are computed
+  int64_t row_end;
+  const void* x;           // n_cols columns of activations of the row's ActKind, one after another
+  int64_t n_cols;
+  float* y;
+  int64_t y_stride;
+  bool accumulate;
+  uint8_t* scratch;        // scratch_bytes(k), 64-byte aligned
+};
+
+struct TypeKernels {
+  DType type;
+  ActKind act;
+  size_t (*scratch_bytes)(int64_t k);
+  // The layout of the file.
+  void (*matmul_rows)(const MatmulArgs&);
+  // Panels of `lanes` rows interleaved for the dot instruction; null where rows do as well.
+  size_t (*packed_bytes)(int64_t n_rows, int64_t k);
+  // Packs rows [row_begin, row_end) of the matrix at `rows` into `packed`, the whole matrix's.
+  void (*pack)(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t row_begin, int64_t row_end,
+               uint8_t* packed);
+  void (*matmul_packed)(const MatmulArgs&);
+};
+
+// Attention of `n_queries` query vectors that share one KV head.
+struct AttentionArgs {
+  const float* const* q;   // [n_queries][head_dim], already scaled by 1/sqrt(head_dim)
+  float* const* out;       // [n_queries][head_dim]
+  const int32_t* n_keys;   // [n_queries]: keys [0, n_keys) are visible, at least 1
+  int32_t n_queries;
+  int32_t head_dim;        // <= kMaxHeadDim
+  const int32_t* pages;    // the sequence's pages in order
+  const half_t* k;         // this head in page 0; a page holds K transposed: [head_dim][kPageTokens]
+  const half_t* v;         // this head in page 0; a page holds V by key: [kPageTokens][head_dim]
+  int64_t page_stride;     // halves from a page to the next
+};
+
+struct KernelTable {
+  const char* name;
+  int lanes;  // floats per vector
+  const TypeKernels* types;
+  int n_types;
+
+  // y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps)
+  void (*rms_norm)(float* y, const float* x, const float* weight, int64_t n, float eps);
+  // Rotates pairs of one head vector; cos_sin holds n/2 cosines, then n/2 sines.
+  void (*rope_interleaved)(float* x, const float* cos_sin, int64_t n);  // pairs (2i, 2i + 1)
+  void (*rope_halves)(float* x, const float* cos_sin, int64_t n);       // pairs (i, i + n/2)
+  // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
+  void (*swiglu)(float* y, const float* gate, const float* up, int64_t n);
+  void (*softmax)(float* x, int64_t n);  // in place, n >= 1
+  void (*add)(float* y, const float* x, int64_t n);    // y += x
+  void (*scale)(float* x, float factor, int64_t n);    // x *= factor
+  void (*to_half)(half_t* y, const float* x, int64_t n);
+  void (*quantize_q8_32)(ActBlock32* y, const float* x, int64_t n);    // n % 32 == 0
+  void (*quantize_q8_256)(ActBlock256* y, const float* x, int64_t n);  // n % 256 == 0
+  // Index of the largest value, the first of equals; NaN never wins. n >= 1.
+  int32_t (*argmax)(const float* x, int64_t n);
+  void (*attention)(const AttentionArgs&);
+
+  const TypeKernels* find(DType type) const {
+    for (int i = 0; i < n_types; ++i)
+      if (types[i].type == type) return &types[i];
+    return nullptr;
+  }
+};
+
+// The size of one quantized or float activation column of length k.
+inline size_t act_bytes(ActKind kind, int64_t k) {
+  switch (kind) {
+    case ActKind::q8_32:
+      return size_t(k / kBlock) * sizeof(ActBlock32);
+    case ActKind::q8_256:
+      return size_t(k / kSuperBlock) * sizeof(ActBlock256);
+    case ActKind::f32:
+      break;
+  }
+  return size_t(k) * sizeof(float);
+}
+
+}  // namespace pyllamacpp::cpu

@@ -1,0 +1,51 @@
+// The kernel table of one tier. Compiled once per tier, with that tier's flags and with
+// PYLLAMACPP_TIER naming its namespace; nothing else in the tree gets ISA flags. Only plain structs
+// come in from elsewhere: an inline function shared with other files might be kept by the linker
+// in this file's version, and then run on a CPU that lacks the instructions.
+#include <math.h>
+
+#include <cstring>
+
+#include "cpu/kernel_table.h"
+#include PYLLAMACPP_SIMD_HEADER
+
+#include "cpu/elementwise.h"
+// (the order matters: each uses the ones before)
+#include "cpu/attention.h"
+#include "cpu/codecs.h"
+#include "cpu/matmul_blocks.h"
+#include "cpu/matmul_float.h"
+#include "cpu/matmul_super.h"
+
+#define PYL_STRING(x) #x
+#define PYL_NAME(x) PYL_STRING(x)
+
+namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
+
+static constexpr TypeKernels kTypes[] = {
+    FloatType<CodecF32>::entry(),  FloatType<CodecF16>::entry(),  BlockType<CodecQ4_0>::entry(),
+    BlockType<CodecQ4_1>::entry(), BlockType<CodecQ8_0>::entry(), SuperType<CodecQ4_K>::entry(),
+    SuperType<CodecQ6_K>::entry(),
+};
+
+extern const KernelTable table;
+const KernelTable table = {
+    PYL_NAME(PYLLAMACPP_TIER),
+    W,
+    kTypes,
+    sizeof kTypes / sizeof *kTypes,
+    rms_norm,
+    rope_interleaved,
+    rope_halves,
+    swiglu,
+    softmax,
+    add_to,
+    scale_by,
+    to_half,
+    quantize_q8_32,
+    quantize_q8_256,
+    argmax,
+    attention,
+};
+
+}  // namespace pyllamacpp::cpu::PYLLAMACPP_TIER

@@ -1,0 +1,158 @@
+// The vocabulary in AVX2, FMA and F16C: eight lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace pyllamacpp::cpu::avx2 {
+
+inline constexpr int W = 8;
+inline constexpr int kSignedBias = 0;
+inline constexpr int kTilePanels = 1;
+inline constexpr int kTileCols = 4;
+inline constexpr int kTileColsK = 3;
+inline constexpr int kFloatTileRows = 2;
+inline constexpr int kFloatTileCols = 2;
+inline constexpr int kQueryTile = 2;
+inline constexpr int kValueVectors = 4;
+
+using F = __m256;
+using I = __m256i;
+using B = __m256i;
+using X = __m256i;
+
+static inline __m256i lane_mask(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline F splat(float a) { return _mm256_set1_ps(a); }
+static inline F load(const float* p) { return _mm256_loadu_ps(p); }
+static inline F load_n(const float* p, int n) { return _mm256_maskload_ps(p, lane_mask(n)); }
+static inline void store(float* p, F a) { _mm256_storeu_ps(p, a); }
+static inline void store_n(float* p, F a, int n) { _mm256_maskstore_ps(p, lane_mask(n), a); }
+static inline F load_half(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline F load_half_n(const uint16_t* p, int n) {
+  uint16_t part[W] = {};
+  std::memcpy(part, p, size_t(n) * sizeof *p);
+  return load_half(part);
+}
+static inline void store_half(uint16_t* p, F a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void store_half_n(uint16_t* p, F a, int n) {
+  uint16_t part[W];
+  store_half(part, a);
+  std::memcpy(p, part, size_t(n) * sizeof *p);
+}
+static inline F add(F a, F b) { return _mm256_add_ps(a, b); }
+static inline F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+static inline F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+static inline F div(F a, F b) { return _mm256_div_ps(a, b); }
+static inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+static inline F max(F a, F b) { return _mm256_max_ps(a, b); }
+static inline F min(F a, F b) { return _mm256_min_ps(a, b); }
+static inline F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+static inline float sum(F a) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+static inline float largest(F a) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+static inline F round(F a) {
+  return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline I to_int(F a) { return _mm256_cvtps_epi32(a); }
+static inline F to_float(I a) { return _mm256_cvtepi32_ps(a); }
+static inline F scale_exp2(F a, F n) {
+  const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+}
+static inline F zero_below(F a, F x, F bound) {
+  return _mm256_andnot_ps(_mm256_cmp_ps(x, bound, _CMP_LT_OQ), a);
+}
+
+static inline I isplat(int32_t a) { return _mm256_set1_epi32(a); }
+static inline I iadd(I a, I b) { return _mm256_add_epi32(a, b); }
+static inline I imul(I a, I b) { return _mm256_mullo_epi32(a, b); }
+static inline I load_i8(const int8_t* p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+
+static inline B bload(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+static inline void bstore(void* p, B a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+static inline B bsplat4(const void* p) {
+  int32_t word;
+  std::memcpy(&word, p, sizeof word);
+  return _mm256_set1_epi32(word);
+}
+static inline B low_nibbles(B a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
+static inline B high_nibbles(B a) { return low_nibbles(_mm256_srli_epi16(a, 4)); }
+static inline B join_nibbles(B low, B high) {
+  return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+}
+// w at most 127, so that a pair of products fits the saturating int16 of the first step.
+static inline I dot(I acc, B w, B a) {
+  const __m256i pairs = _mm256_maddubs_epi16(w, a);
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+// |w| <= 128 and |a| <= 127: a pair is at most 2 * 128 * 127 = 32512, inside int16.
+static inline I dot_signed(I acc, B w, B a) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline I dot_pairs(I acc, B a, B b) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+}
+static inline void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+
+static inline X xload(const void* p) { return bload(p); }
+static inline void xstore(void* p, X a) { bstore(p, a); }
+static inline X xnibbles(const uint8_t* p) {
+  const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return low_nibbles(_mm256_set_m128i(_mm_srli_epi16(q, 4), q));
+}
+static inline X xand(X a, uint8_t mask) {
+  return _mm256_and_si256(a, _mm256_set1_epi8(int8_t(mask)));
+}
+static inline X xor_(X a, X b) { return _mm256_or_si256(a, b); }
+template <int N>
+static inline X xshr(X a) {
+  return xand(_mm256_srli_epi16(a, N), uint8_t(0xff >> N));
+}
+template <int N>
+static inline X xshl(X a) {
+  return xand(_mm256_slli_epi16(a, N), uint8_t(0xff << N));
+}
+static inline X xbias_signed(X a) { return a; }
+// dst[j][r] = the j-th four bytes of row r: the transpose of 8 x 8 words.
+static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
+  __m256i r[8], s[8];
+  for (int i = 0; i < 8; ++i) r[i] = bload(rows[i]);
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+    s[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int h = 0; h < 2; ++h) {
+      r[i + 2 * h] = _mm256_unpacklo_epi64(s[i + h], s[i + h + 2]);
+      r[i + 2 * h + 1] = _mm256_unpackhi_epi64(s[i + h], s[i + h + 2]);
+    }
+  for (int j = 0; j < 4; ++j) {
+    bstore(dst + 32 * j, _mm256_permute2x128_si256(r[j], r[j + 4], 0x20));
+    bstore(dst + 32 * (j + 4), _mm256_permute2x128_si256(r[j], r[j + 4], 0x31));
+  }
+}
+
+}  // namespace pyllamacpp::cpu::avx2

@@ -1,0 +1,153 @@
+// The vocabulary in AVX-512 (F, BW, DQ, VL) with VNNI: sixteen lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace pyllamacpp::cpu::avx512vnni {
+
+inline constexpr int W = 16;
+// vpdpbusd takes unsigned weights: signed ones are stored with 128 added, which the products undo
+// with the activations' sum.
+inline constexpr int kSignedBias = 128;
+inline constexpr int kTilePanels = 2;
+inline constexpr int kTileCols = 6;
+inline constexpr int kTileColsK = 4;
+inline constexpr int kFloatTileRows = 4;
+inline constexpr int kFloatTileCols = 3;
+inline constexpr int kQueryTile = 8;
+inline constexpr int kValueVectors = 4;
+
+using F = __m512;
+using I = __m512i;
+using B = __m512i;
+using X = __m256i;
+
+static inline __mmask16 lane_mask(int n) { return __mmask16((1u << n) - 1); }
+
+static inline F splat(float a) { return _mm512_set1_ps(a); }
+static inline F load(const float* p) { return _mm512_loadu_ps(p); }
+static inline F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(lane_mask(n), p); }
+static inline void store(float* p, F a) { _mm512_storeu_ps(p, a); }
+static inline void store_n(float* p, F a, int n) { _mm512_mask_storeu_ps(p, lane_mask(n), a); }
+static inline F load_half(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline F load_half_n(const uint16_t* p, int n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lane_mask(n), p));
+}
+static inline void store_half(uint16_t* p, F a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void store_half_n(uint16_t* p, F a, int n) {
+  _mm256_mask_storeu_epi16(p, lane_mask(n), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+static inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+static inline F div(F a, F b) { return _mm512_div_ps(a, b); }
+static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
+static inline F min(F a, F b) { return _mm512_min_ps(a, b); }
+static inline F abs(F a) { return _mm512_abs_ps(a); }
+static inline float sum(F a) {
+  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+static inline float largest(F a) { return _mm512_reduce_max_ps(a); }
+static inline F round(F a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
+static inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+static inline F scale_exp2(F a, F n) { return _mm512_scalef_ps(a, n); }
+static inline F zero_below(F a, F x, F bound) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ), a);
+}
+
+static inline I isplat(int32_t a) { return _mm512_set1_epi32(a); }
+static inline I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
+static inline I imul(I a, I b) { return _mm512_mullo_epi32(a, b); }
+static inline I load_i8(const int8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
+static inline B bload(const void* p) { return _mm512_loadu_si512(p); }
+static inline void bstore(void* p, B a) { _mm512_storeu_si512(p, a); }
+static inline B bsplat4(const void* p) {
+  int32_t word;
+  std::memcpy(&word, p, sizeof word);
+  return _mm512_set1_epi32(word);
+}
+static inline B low_nibbles(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+static inline B high_nibbles(B a) { return low_nibbles(_mm512_srli_epi16(a, 4)); }
+static inline B join_nibbles(B low, B high) {
+  return _mm512_or_si512(low, _mm512_slli_epi16(high, 4));
+}
+static inline I dot(I acc, B w, B a) {
+#if defined(__GNUC__)
+  // As an intrinsic in an unrolled tile, gcc 12 spills the accumulators and halves the speed.
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
+  return acc;
+#else
+  return _mm512_dpbusd_epi32(acc, w, a);
+#endif
+}
+static inline I dot_signed(I acc, B w, B a) { return dot(acc, w, a); }
+static inline I dot_pairs(I acc, B a, B b) { return _mm512_dpwssd_epi32(acc, a, b); }
+static inline void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+
+static inline X xload(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+static inline void xstore(void* p, X a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+static inline X xand(X a, uint8_t mask) {
+  return _mm256_and_si256(a, _mm256_set1_epi8(int8_t(mask)));
+}
+static inline X xnibbles(const uint8_t* p) {
+  const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return xand(_mm256_set_m128i(_mm_srli_epi16(q, 4), q), 15);
+}
+static inline X xor_(X a, X b) { return _mm256_or_si256(a, b); }
+template <int N>
+static inline X xshr(X a) {
+  return xand(_mm256_srli_epi16(a, N), uint8_t(0xff >> N));
+}
+template <int N>
+static inline X xshl(X a) {
+  return xand(_mm256_slli_epi16(a, N), uint8_t(0xff << N));
+}
+static inline X xbias_signed(X a) { return _mm256_xor_si256(a, _mm256_set1_epi8(int8_t(0x80))); }
+// dst[j][r] = the j-th four bytes of row r: the transpose of 16 x 8 words. Rows r and r + 8 share
+// a register, so that one 8 x 8 transpose within 256-bit halves serves both.
+static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
+  __m512i r[8], s[8];
+  for (int i = 0; i < 8; ++i)
+    r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(xload(rows[i])), xload(rows[i + 8]), 1);
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    s[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int h = 0; h < 2; ++h) {
+      r[i + 2 * h] = _mm512_unpacklo_epi64(s[i + h], s[i + h + 2]);
+      r[i + 2 * h + 1] = _mm512_unpackhi_epi64(s[i + h], s[i + h + 2]);
+    }
+  // Lane q of r[j] (j < 4) holds word j + 4 * (q & 1) of rows 0-3 or, in r[j + 4], of rows 4-7;
+  // lanes 2 and 3 the same of rows 8-15.
+  const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+  const __m512i odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+  for (int j = 0; j < 4; ++j) {
+    bstore(dst + 64 * j, _mm512_permutex2var_epi64(r[j], even, r[j + 4]));
+    bstore(dst + 64 * (j + 4), _mm512_permutex2var_epi64(r[j], odd, r[j + 4]));
+  }
+}
+
+}  // namespace pyllamacpp::cpu::avx512vnni

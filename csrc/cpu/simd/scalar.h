@@ -1,0 +1,162 @@
+// The vocabulary in portable C++: four lanes as plain arrays. Its table is the oracle of the others.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include "base/half.h"
+
+namespace pyllamacpp::cpu::scalar {
+
+inline constexpr int W = 4;             // lanes: floats or int32 per vector
+inline constexpr int kSignedBias = 0;   // what signed weight bytes are offset by for dot_signed
+inline constexpr int kTilePanels = 1;   // register tiles of the matrix products
+inline constexpr int kTileCols = 2;
+inline constexpr int kTileColsK = 2;
+inline constexpr int kFloatTileRows = 2;
+inline constexpr int kFloatTileCols = 2;
+inline constexpr int kQueryTile = 2;    // queries per attention tile
+inline constexpr int kValueVectors = 2;
+
+// NOLINTBEGIN(cppcoreguidelines-pro-type-member-init)
+struct F {
+  float v[W];
+};
+struct I {
+  int32_t v[W];
+};
+struct B {
+  uint8_t v[4 * W];
+};
+struct X {  // 32 bytes, for unpacking
+  uint8_t v[32];
+};
+// NOLINTEND(cppcoreguidelines-pro-type-member-init)
+
+#define PYL_EACH(type, expr)                 \
+  type r;                                    \
+  for (int i = 0; i < W; ++i) r.v[i] = expr; \
+  return r
+
+static inline F splat(float a) { PYL_EACH(F, a); }
+static inline F load(const float* p) { PYL_EACH(F, p[i]); }
+static inline F load_n(const float* p, int n) { PYL_EACH(F, i < n ? p[i] : 0.0f); }
+static inline void store_n(float* p, F a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = a.v[i];
+}
+static inline void store(float* p, F a) { store_n(p, a, W); }
+static inline F load_half(const uint16_t* p) { PYL_EACH(F, half_to_float(p[i])); }
+static inline F load_half_n(const uint16_t* p, int n) {
+  PYL_EACH(F, i < n ? half_to_float(p[i]) : 0.0f);
+}
+static inline void store_half_n(uint16_t* p, F a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = float_to_half(a.v[i]);
+}
+static inline void store_half(uint16_t* p, F a) { store_half_n(p, a, W); }
+static inline F add(F a, F b) { PYL_EACH(F, a.v[i] + b.v[i]); }
+static inline F sub(F a, F b) { PYL_EACH(F, a.v[i] - b.v[i]); }
+static inline F mul(F a, F b) { PYL_EACH(F, a.v[i] * b.v[i]); }
+static inline F div(F a, F b) { PYL_EACH(F, a.v[i] / b.v[i]); }
+// Two roundings here: a portable fused operation would be a library call on older CPUs.
+static inline F fma(F a, F b, F c) { PYL_EACH(F, a.v[i] * b.v[i] + c.v[i]); }
+static inline F max(F a, F b) { PYL_EACH(F, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+static inline F min(F a, F b) { PYL_EACH(F, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+static inline F abs(F a) { PYL_EACH(F, a.v[i] < 0 ? -a.v[i] : a.v[i]); }
+static inline float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+static inline float largest(F a) {
+  const float x = a.v[0] > a.v[1] ? a.v[0] : a.v[1];
+  const float y = a.v[2] > a.v[3] ? a.v[2] : a.v[3];
+  return x > y ? x : y;
+}
+// Nearest even for |a| < 2^22: adding 1.5 * 2^23 leaves the integer in the low bits.
+static inline F round(F a) { PYL_EACH(F, (a.v[i] + 12582912.0f) - 12582912.0f); }
+static inline I to_int(F a) { PYL_EACH(I, int32_t((a.v[i] + 12582912.0f) - 12582912.0f)); }
+static inline F to_float(I a) { PYL_EACH(F, float(a.v[i])); }
+// a * 2^n for integral n in [-126, 127].
+static inline F scale_exp2(F a, F n) {
+  PYL_EACH(F, a.v[i] * std::bit_cast<float>(uint32_t(int32_t(n.v[i]) + 127) << 23));
+}
+// a where x >= bound (or x is NaN), else 0.
+static inline F zero_below(F a, F x, F bound) { PYL_EACH(F, x.v[i] < bound.v[i] ? 0.0f : a.v[i]); }
+
+static inline I isplat(int32_t a) { PYL_EACH(I, a); }
+static inline I iadd(I a, I b) { PYL_EACH(I, a.v[i] + b.v[i]); }
+static inline I imul(I a, I b) { PYL_EACH(I, a.v[i] * b.v[i]); }
+static inline I load_i8(const int8_t* p) { PYL_EACH(I, p[i]); }
+
+#define PYL_EACH_BYTE(type, n, expr)         \
+  type r;                                    \
+  for (int i = 0; i < (n); ++i) r.v[i] = uint8_t(expr); \
+  return r
+
+static inline B bload(const void* p) {
+  B r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+static inline void bstore(void* p, B a) { std::memcpy(p, a.v, sizeof a.v); }
+// The four bytes at p in every lane.
+static inline B bsplat4(const void* p) {
+  PYL_EACH_BYTE(B, 4 * W, static_cast<const uint8_t*>(p)[i % 4]);
+}
+static inline B low_nibbles(B a) { PYL_EACH_BYTE(B, 4 * W, a.v[i] & 15); }
+static inline B high_nibbles(B a) { PYL_EACH_BYTE(B, 4 * W, a.v[i] >> 4); }
+static inline B join_nibbles(B low, B high) {
+  PYL_EACH_BYTE(B, 4 * W, low.v[i] | (high.v[i] << 4));
+}
+// acc + the sum of four products per lane; w unsigned (at most 127), a signed.
+static inline I dot(I acc, B w, B a) {
+  for (int i = 0; i < W; ++i)
+    for (int j = 0; j < 4; ++j) acc.v[i] += int(w.v[4 * i + j]) * int(int8_t(a.v[4 * i + j]));
+  return acc;
+}
+// The same for signed w, stored with kSignedBias added.
+static inline I dot_signed(I acc, B w, B a) {
+  for (int i = 0; i < W; ++i)
+    for (int j = 0; j < 4; ++j)
+      acc.v[i] += int(int8_t(w.v[4 * i + j])) * int(int8_t(a.v[4 * i + j]));
+  return acc;
+}
+// acc + the sum of two int16 products per lane.
+static inline I dot_pairs(I acc, B a, B b) {
+  int16_t x[2 * W], y[2 * W];
+  std::memcpy(x, a.v, sizeof x);
+  std::memcpy(y, b.v, sizeof y);
+  for (int i = 0; i < W; ++i)
+    acc.v[i] += int(x[2 * i]) * int(y[2 * i]) + int(x[2 * i + 1]) * int(y[2 * i + 1]);
+  return acc;
+}
+static inline void prefetch(const void*) {}
+
+static inline X xload(const void* p) {
+  X r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+static inline void xstore(void* p, X a) { std::memcpy(p, a.v, sizeof a.v); }
+// 16 bytes: their low nibbles, then their high ones.
+static inline X xnibbles(const uint8_t* p) {
+  PYL_EACH_BYTE(X, 32, i < 16 ? p[i] & 15 : p[i - 16] >> 4);
+}
+static inline X xand(X a, uint8_t mask) { PYL_EACH_BYTE(X, 32, a.v[i] & mask); }
+static inline X xor_(X a, X b) { PYL_EACH_BYTE(X, 32, a.v[i] | b.v[i]); }
+template <int N>
+static inline X xshr(X a) {
+  PYL_EACH_BYTE(X, 32, a.v[i] >> N);
+}
+template <int N>
+static inline X xshl(X a) {
+  PYL_EACH_BYTE(X, 32, a.v[i] << N);
+}
+static inline X xbias_signed(X a) { return a; }
+// dst[j][r] = the j-th four bytes of row r, j < 8, r < W.
+static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
+  for (int j = 0; j < 8; ++j)
+    for (int r = 0; r < W; ++r) std::memcpy(dst + 4 * (j * W + r), rows[r] + 4 * j, 4);
+}
+
+#undef PYL_EACH
+#undef PYL_EACH_BYTE
+
+}  // namespace pyllamacpp::cpu::scalar

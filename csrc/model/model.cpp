@@ -1,0 +1,121 @@
+#include "model/model.h"
+
+#include <set>
+
+#include "base/error.h"
+#include "model/load_vocab.h"
+#include "quant/dequantize.h"
+
+namespace pyllamacpp {
+
+namespace {
+
+// Takes tensors by name, checks their shapes and gives them to the backend.
+class Loader {
+ public:
+  Loader(const GgufFile& file, Backend& backend) : file_(file), backend_(backend) {}
+
+  bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
+
+  std::unique_ptr<Weight> matrix(const std::string& name, int64_t rows, int64_t cols) {
+    const WeightSource source = take(name, rows, cols);
+    if (!backend_.supports(source.type)) refuse(name, source.type);
+    auto weight = backend_.load_matrix(source);
+    if (!weight->uses_source() && file_.map()) file_.map()->release(source.data);
+    return weight;
+  }
+
+  std::unique_ptr<Weight> table(const std::string& name, int64_t rows, int64_t cols) {
+    const WeightSource source = take(name, rows, cols);
+    if (!can_dequantize(source.type)) refuse(name, source.type);
+    return backend_.load_table(source);
+  }
+
+  std::unique_ptr<Weight> vector(const std::string& name, int64_t n) {
+    const WeightSource source = take(name, 1, n);
+    if (!can_dequantize(source.type)) refuse(name, source.type);
+    return backend_.load_vector(source);
+  }
+
+  // A tensor nobody asked for would change the result if it were ignored.
+  void finish() {
+    for (const TensorInfo& t : file_.tensors())
+      if (!taken_.count(t.name) && t.name != "rope_freqs.weight")
+        fail(ErrorKind::unsupported, file_.name(), ": tensor '", t.name,
+             "' is not part of a model this version can run");
+    backend_.finish_loading();
+  }
+
+ private:
+  WeightSource take(const std::string& name, int64_t rows, int64_t cols) {
+    const TensorInfo* t = file_.find_tensor(name);
+    if (!t) fail(ErrorKind::format, file_.name(), ": tensor '", name, "' is missing");
+    if (t->shape[0] != uint64_t(cols) || t->n_rows() != uint64_t(rows))
+      fail(ErrorKind::format, file_.name(), ": tensor '", name, "' has rows of ", t->shape[0],
+           " values, ", t->n_rows(), " of them; expected ", cols, " values, ", rows, " rows");
+    taken_.insert(t->name);
+    return {t->type, rows, cols, t->data};
+  }
+
+  [[noreturn]] void refuse(const std::string& name, DType type) const {
+    fail(ErrorKind::unsupported, file_.name(), ": tensor '", name, "' is of type ",
+         traits(type).name, ", which this version cannot run");
+  }
+
+  const GgufFile& file_;
+  Backend& backend_;
+  std::set<std::string_view> taken_;
+};
+
+}  // namespace
+
+Model::Model(const std::string& path, const ModelParams& params) : file_(GgufFile::open(path)) {
+  tokenizer_ = load_tokenizer(file_);
+  if (params.vocab_only && !file_.find("general.architecture")) return;
+  config_ = params.vocab_only ? ModelConfig{} : read_config(file_);
+  config_.n_vocab = tokenizer_->size();
+  if (params.vocab_only) return;
+  backend_ = make_cpu_backend(params.repack, params.n_threads);
+  load_weights();
+}
+
+void Model::load_weights() {
+  const ModelConfig& c = config_;
+  const int64_t q_dim = int64_t(c.n_heads) * c.head_dim;
+  const int64_t kv_dim = int64_t(c.n_kv_heads) * c.head_dim;
+  Loader load(file_, *backend_);
+  embedding_ = load.table("token_embd.weight", c.n_vocab, c.dim);
+  for (int32_t i = 0; i < c.n_layers; ++i) {
+    const std::string prefix = "blk." + std::to_string(i) + ".";
+    LayerWeights layer;
+    layer.attention_norm = load.vector(prefix + "attn_norm.weight", c.dim);
+    layer.q = load.matrix(prefix + "attn_q.weight", q_dim, c.dim);
+    layer.k = load.matrix(prefix + "attn_k.weight", kv_dim, c.dim);
+    layer.v = load.matrix(prefix + "attn_v.weight", kv_dim, c.dim);
+    layer.attention_out = load.matrix(prefix + "attn_output.weight", c.dim, q_dim);
+    layer.ffn_norm = load.vector(prefix + "ffn_norm.weight", c.dim);
+    layer.gate = load.matrix(prefix + "ffn_gate.weight", c.n_ff, c.dim);
+    layer.up = load.matrix(prefix + "ffn_up.weight", c.n_ff, c.dim);
+    layer.down = load.matrix(prefix + "ffn_down.weight", c.dim, c.n_ff);
+    layers_.push_back(std::move(layer));
+  }
+  output_norm_ = load.vector("output_norm.weight", c.dim);
+  // Tied embeddings: the table serves as the output matrix.
+  const char* output = load.has("output.weight") ? "output.weight" : "token_embd.weight";
+  output_ = load.matrix(output, c.n_vocab, c.dim);
+  load.finish();
+}
+
+uint64_t Model::n_params() const {
+  uint64_t n = 0;
+  for (const TensorInfo& t : file_.tensors()) n += t.n_elements();
+  return n;
+}
+
+uint64_t Model::n_bytes() const {
+  uint64_t n = 0;
+  for (const TensorInfo& t : file_.tensors()) n += t.data.size();
+  return n;
+}
+
+}  // namespace pyllamacpp

@@ -1,0 +1,115 @@
+#include "sample/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace pyllamacpp {
+
+namespace {
+
+// A number in [0, 1) that depends on seed and index alone: SplitMix64's output function (Steele,
+// Lea, Flood 2014), so that a draw needs no state beyond its number.
+double uniform(uint64_t seed, uint64_t index) {
+  uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return double((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+// Largest of a block of 16; NaN never wins. Lanes are apart so that compilers vectorise it.
+float block_max(const float* x) {
+  float lanes[4] = {x[0], x[1], x[2], x[3]};
+  for (int i = 4; i < 16; i += 4)
+    for (int j = 0; j < 4; ++j) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  for (int j = 1; j < 4; ++j) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+  return lanes[0];
+}
+
+// Calls f(i) at least for every i with x[i] > threshold(), which may rise meanwhile.
+template <class Threshold, class F>
+void for_above(std::span<const float> x, const Threshold& threshold, const F& f) {
+  size_t i = 0;
+  for (; i + 16 <= x.size(); i += 16) {
+    // A block whose first lanes are NaN must be looked at: NaN compares false to everything.
+    if (block_max(&x[i]) <= threshold()) continue;
+    for (size_t j = i; j < i + 16; ++j)
+      if (x[j] > threshold()) f(j);
+  }
+  for (; i < x.size(); ++i)
+    if (x[i] > threshold()) f(i);
+}
+
+}  // namespace
+
+Sampler::Sampler(const SamplingParams& params) : params_(params) {
+  const auto check = [](const char* name, float value) {
+    if (!std::isfinite(value))
+      fail(ErrorKind::invalid_argument, name, " is ", value, ", expected a finite number");
+  };
+  check("temperature", params.temperature);
+  check("top_p", params.top_p);
+  check("min_p", params.min_p);
+}
+
+bool Sampler::before(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+// Fills candidates_ with the k best of `logits`, best first; equal logits in order of token.
+void Sampler::take_best(std::span<const float> logits, size_t k) {
+  candidates_.clear();
+  float least = -INFINITY;
+  for_above(logits, [&] { return least; }, [&](size_t i) {
+    candidates_.push_back({logits[i], int32_t(i)});
+    std::push_heap(candidates_.begin(), candidates_.end(), before);
+    if (candidates_.size() > k) {
+      std::pop_heap(candidates_.begin(), candidates_.end(), before);
+      candidates_.pop_back();
+    }
+    if (candidates_.size() == k) least = candidates_.front().logit;
+  });
+  std::sort_heap(candidates_.begin(), candidates_.end(), before);
+}
+
+// weights_[i] = exp((logit_i - best) / temperature); returns their sum.
+double Sampler::weigh(float temperature) {
+  weights_.clear();
+  double total = 0;
+  for (const Candidate& c : candidates_) {
+    weights_.push_back(std::exp((c.logit - candidates_[0].logit) / temperature));
+    total += double(weights_.back());
+  }
+  return total;
+}
+
+int32_t Sampler::sample(std::span<const float> logits) {
+  const bool greedy = params_.temperature <= 0;
+  const size_t k = greedy ? 1 : params_.top_k <= 0 ? logits.size() : size_t(params_.top_k);
+  take_best(logits, std::min(k, logits.size()));
+  if (candidates_.empty() || !std::isfinite(candidates_[0].logit))
+    fail(ErrorKind::invalid_argument, "no token can be sampled: the logits are not finite");
+  const uint64_t index = n_sampled_++;
+  if (greedy) return candidates_[0].token;
+
+  if (params_.top_p < 1) {
+    const double enough = double(params_.top_p) * weigh(1);
+    double sum = 0;
+    size_t n = 0;
+    while (n < weights_.size() && (n == 0 || sum < enough)) sum += double(weights_[n++]);
+    candidates_.resize(n);
+  }
+  if (params_.min_p > 0) {
+    const float least = candidates_[0].logit + std::log(std::min(params_.min_p, 1.0f));
+    while (candidates_.back().logit < least) candidates_.pop_back();
+  }
+  double left = uniform(params_.seed, index) * weigh(params_.temperature);
+  for (size_t i = 0; i + 1 < weights_.size(); ++i) {
+    left -= double(weights_[i]);
+    if (left < 0) return candidates_[i].token;
+  }
+  return candidates_.back().token;
+}
+
+}  // namespace pyllamacpp

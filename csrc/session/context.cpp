@@ -1,0 +1,159 @@
+#include "session/context.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "model/forward.h"
+
+namespace pyllamacpp {
+
+namespace {
+
+constexpr int32_t kMostThreads = 512;
+constexpr int32_t kMostSequences = 1 << 16;
+
+int32_t in_range(const char* name, int32_t value, int32_t least, int32_t most) {
+  if (value < least || value > most)
+    fail(ErrorKind::invalid_argument, name, " is ", value, ", expected ", least, " to ", most);
+  return value;
+}
+
+ContextParams with_defaults(const Model& model, ContextParams p) {
+  if (model.vocab_only())
+    fail(ErrorKind::invalid_argument, model.file().name(),
+         " was loaded with vocab_only: it has no weights to run");
+  if (p.n_ctx == 0) p.n_ctx = model.config().n_ctx_train;
+  in_range("n_ctx", p.n_ctx, 1, 1 << 30);
+  p.n_batch = std::min(in_range("n_batch", p.n_batch, 1, 1 << 20), p.n_ctx);
+  if (in_range("n_threads", p.n_threads, 0, kMostThreads) == 0) p.n_threads = default_thread_count();
+  if (in_range("n_threads_batch", p.n_threads_batch, 0, kMostThreads) == 0)
+    p.n_threads_batch = p.n_threads;
+  in_range("max_sequences", p.max_sequences, 1, kMostSequences);
+  return p;
+}
+
+StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
+  return {c.dim,
+          c.n_ff,
+          c.n_vocab,
+          p.n_batch,
+          p.n_threads,
+          p.n_threads_batch,
+          {c.n_heads, c.n_kv_heads, c.head_dim, c.rope_dims, c.rope_layout,
+           c.rope_frequencies.data(), c.norm_eps}};
+}
+
+}  // namespace
+
+Context::Context(std::shared_ptr<const Model> model, const ContextParams& params)
+    : model_(std::move(model)),
+      params_(with_defaults(*model_, params)),
+      stream_(model_->backend().make_stream(stream_shape(model_->config(), params_))),
+      cache_(model_->backend(), model_->config().n_layers, model_->config().n_kv_heads,
+             model_->config().head_dim, params_.n_ctx, params_.max_sequences),
+      tokens_(size_t(params_.max_sequences)) {}
+
+const std::vector<int32_t>& Context::tokens(int32_t sequence) const {
+  cache_.length(sequence);  // checks the index
+  return tokens_[size_t(sequence)];
+}
+
+void Context::trim(int32_t sequence, int32_t length) {
+  cache_.trim(sequence, length);
+  tokens_[size_t(sequence)].resize(size_t(length));
+}
+
+void Context::fork(int32_t from, int32_t to) {
+  cache_.fork(from, to);
+  tokens_[size_t(to)] = tokens_[size_t(from)];
+}
+
+std::span<const float> Context::logits(int32_t output) const {
+  if (output < 0 || output >= n_outputs_)
+    fail(ErrorKind::invalid_argument, "logits of output ", output, " were asked for; there are ",
+         n_outputs_);
+  const size_t n_vocab = size_t(model_->config().n_vocab);
+  return {logits_.data() + size_t(output) * n_vocab, n_vocab};
+}
+
+void Context::check(std::span<const BatchPiece> pieces) const {
+  const int32_t n_vocab = model_->config().n_vocab;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    cache_.length(pieces[i].sequence);
+    for (size_t j = 0; j < i; ++j)
+      if (pieces[j].sequence == pieces[i].sequence)
+        fail(ErrorKind::invalid_argument, "sequence ", pieces[i].sequence,
+             " is in the batch more than once");
+    for (int32_t token : pieces[i].tokens)
+      if (token < 0 || token >= n_vocab)
+        fail(ErrorKind::invalid_argument, "token ", token, " is outside the vocabulary of ",
+             n_vocab);
+  }
+}
+
+bool Context::cancelled() {
+  return cancel_requested_.exchange(false) || (poll_ && poll_());
+}
+
+void Context::decode(std::span<const BatchPiece> pieces) {
+  check(pieces);
+  size_t n_outputs = 0;
+  for (const BatchPiece& p : pieces)
+    n_outputs += p.logits == WantLogits::all ? p.tokens.size()
+                                             : p.logits == WantLogits::last && !p.tokens.empty();
+  n_outputs_ = 0;
+  std::vector<int32_t> before;  // lengths to return to
+  try {
+    logits_.resize(n_outputs * size_t(model_->config().n_vocab));
+    for (const BatchPiece& p : pieces) {
+      before.push_back(cache_.length(p.sequence));
+      cache_.append(p.sequence, int32_t(p.tokens.size()));
+    }
+    run(pieces, before);
+  } catch (const std::exception& e) {
+    for (size_t i = 0; i < before.size(); ++i) cache_.trim(pieces[i].sequence, before[i]);
+    if (dynamic_cast<const std::bad_alloc*>(&e))
+      fail(ErrorKind::memory, "not enough memory for the logits of ", n_outputs, " tokens");
+    throw;
+  }
+  for (const BatchPiece& p : pieces) {
+    auto& held = tokens_[size_t(p.sequence)];
+    held.insert(held.end(), p.tokens.begin(), p.tokens.end());
+  }
+  n_outputs_ = int32_t(n_outputs);
+}
+
+// Cuts the pieces into batches of at most n_batch rows.
+void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before) {
+  float* logits = logits_.data();
+  batch_.clear();
+  const auto flush = [&] {
+    if (batch_.tokens.empty()) return;
+    forward(*model_, *stream_, cache_, batch_.view(), logits,
+            [](void* self) { return static_cast<Context*>(self)->cancelled(); }, this);
+    logits += batch_.outputs.size() * size_t(model_->config().n_vocab);
+    batch_.clear();
+  };
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const BatchPiece& p = pieces[i];
+    const int32_t n = int32_t(p.tokens.size());
+    for (int32_t done = 0; done < n;) {
+      const int32_t row = int32_t(batch_.tokens.size());
+      const int32_t take = std::min(n - done, params_.n_batch - row);
+      for (int32_t t = done; t < done + take; ++t) {
+        if (p.logits == WantLogits::all || (p.logits == WantLogits::last && t == n - 1))
+          batch_.outputs.push_back(row + t - done);
+        batch_.tokens.push_back(p.tokens[size_t(t)]);
+        batch_.positions.push_back(before[i] + t);
+      }
+      batch_.sequences.push_back({row, row + take, cache_.pages(p.sequence)});
+      done += take;
+      if (row + take == params_.n_batch) flush();
+    }
+  }
+  flush();
+}
+
+}  // namespace pyllamacpp

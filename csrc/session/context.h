@@ -1,0 +1,81 @@
+// A model with a KV cache: decode(batch) and the bookkeeping of its sequences.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "cache/batch.h"
+#include "cache/kv_cache.h"
+#include "model/model.h"
+
+namespace pyllamacpp {
+
+struct ContextParams {
+  int32_t n_ctx = 0;            // tokens in the KV cache, all sequences together; 0: the model's own
+  int32_t n_batch = 512;        // rows of one forward pass
+  int32_t n_threads = 0;        // for single rows; 0: default_thread_count()
+  int32_t n_threads_batch = 0;  // for larger batches; 0: as n_threads
+  int32_t max_sequences = 1;
+};
+
+enum class WantLogits { none, last, all };
+
+// Tokens appended to one sequence.
+struct BatchPiece {
+  int32_t sequence;
+  std::span<const int32_t> tokens;
+  WantLogits logits;
+};
+
+class Context {
+ public:
+  Context(std::shared_ptr<const Model> model, const ContextParams& params);
+
+  // Appends the pieces (each of another sequence) and computes the logits they want. Either all
+  // tokens are appended or, on an error or a cancel, none. Throws Error(context_full) when the
+  // cache has no room, Error(invalid_argument) for a bad token or sequence, Error(cancelled).
+  void decode(std::span<const BatchPiece> pieces);
+
+  // Logits of the last decode: one row of n_vocab floats per wanted token, in batch order.
+  int32_t n_outputs() const { return n_outputs_; }
+  std::span<const float> logits(int32_t output) const;
+
+  const std::vector<int32_t>& tokens(int32_t sequence) const;
+  int32_t length(int32_t sequence) const { return int32_t(tokens(sequence).size()); }
+  // Forgets everything from position `length` on.
+  void trim(int32_t sequence, int32_t length);
+  // Makes `to` (whatever it held) equal to `from`, sharing its pages.
+  void fork(int32_t from, int32_t to);
+
+  // Stops the decode that runs now, or else the next one, within one layer. Any thread may call it.
+  void cancel() { cancel_requested_ = true; }
+  // Asked between layers, on the thread that calls decode; true cancels.
+  void set_poll(std::function<bool()> poll) { poll_ = std::move(poll); }
+
+  const Model& model() const { return *model_; }
+  std::shared_ptr<const Model> shared_model() const { return model_; }
+  const ContextParams& params() const { return params_; }  // with the defaults filled in
+
+ private:
+  void check(std::span<const BatchPiece> pieces) const;
+  void run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before);
+  bool cancelled();
+
+  std::shared_ptr<const Model> model_;
+  ContextParams params_;
+  std::unique_ptr<Stream> stream_;
+  KvCache cache_;
+  Batch batch_;
+  std::vector<std::vector<int32_t>> tokens_;  // per sequence, what the cache holds
+  std::vector<float> logits_;
+  int32_t n_outputs_ = 0;
+  std::atomic<bool> cancel_requested_ = false;
+  std::function<bool()> poll_;
+};
+
+}  // namespace pyllamacpp

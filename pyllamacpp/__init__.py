@@ -1,0 +1,44 @@
+"""LLaMA inference for the hardware people own.
+
+>>> from pyllamacpp import Llama
+>>> llm = Llama("model.gguf")
+>>> llm("The capital of France is", max_tokens=8)["choices"][0]["text"]
+
+`Llama` takes the arguments and returns the dicts of llama-cpp-python's class of that name. It is
+imported on first use, so that `import pyllamacpp` stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import errors
+
+try:
+    from . import _core
+except ModuleNotFoundError as _missing:
+    if _missing.name != f"{__name__}._core":
+        raise
+    raise ImportError(
+        "pyllamacpp is not installed: this is its source tree, without the compiled extension; "
+        "run pip install ."
+    ) from None
+
+if TYPE_CHECKING:
+    from .llama import Llama
+
+__version__: str = _core.version
+
+__all__ = ["Llama", "__version__", "errors"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Llama":
+        from .llama import Llama
+
+        return Llama
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

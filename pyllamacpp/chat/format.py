@@ -1,0 +1,88 @@
+"""Which template a model uses, and the token ids of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnsupportedError
+from ..log import logger
+
+if TYPE_CHECKING:
+    from .. import _core
+    from .template import ChatTemplate
+
+_KEY = "tokenizer.chat_template"
+
+
+class ChatFormat:
+    """A model's way to write a conversation.
+
+    stop: strings that end an answer, besides the tokens that end one by themselves.
+    """
+
+    def __init__(
+        self, template: ChatTemplate, tokenizer: _core.Tokenizer, stop: tuple[str, ...] = ()
+    ) -> None:
+        self._template = template
+        self._tokenizer = tokenizer
+        self.stop = stop
+
+    @staticmethod
+    def of_model(model: _core.Model, chat_format: str | None = None) -> ChatFormat:
+        """The format of a model's file, or the one named.
+
+        chat_format: None: the file's template, chatml for a file without one; "chatml";
+        "chat_template.default" or "chat_template.NAME": a template of the file.
+        Raises UnsupportedError for another name, FormatError for a broken template.
+        """
+        # jinja2 is imported when a conversation needs it, not before.
+        from .template import CHATML, ChatTemplate
+
+        tokenizer = model.tokenizer
+        source = None if chat_format == "chatml" else _stored_template(model, chat_format)
+        stop: tuple[str, ...] = ()
+        if source is None:
+            if chat_format is None:
+                logger.warning("%s has no chat template: using chatml", model.path)
+            source = CHATML
+            stop = ("<|im_end|>",)
+        template = ChatTemplate(
+            source,
+            bos=_token_text(tokenizer, tokenizer.bos),
+            eos=_token_text(tokenizer, tokenizer.eos),
+        )
+        return ChatFormat(template, tokenizer, stop)
+
+    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Ids of the conversation up to where the answer begins.
+
+        Raises as `ChatTemplate.render`.
+        """
+        text = self._template.render(messages)
+        ids = self._tokenizer.encode(text.encode("utf-8", "surrogateescape"), False, True)
+        bos = self._tokenizer.bos
+        # Most templates write the beginning-of-sequence token themselves.
+        if self._tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
+            return [bos, *ids]
+        return ids
+
+
+def _stored_template(model: _core.Model, chat_format: str | None) -> str | None:
+    name = "chat_template.default" if chat_format is None else chat_format
+    if not name.startswith("chat_template."):
+        raise UnsupportedError(
+            f"chat_format={chat_format!r} is not supported by this release; "
+            'use None (the file\'s own template), "chatml" or "chat_template.NAME"'
+        )
+    key = _KEY if name == "chat_template.default" else f"tokenizer.{name}"
+    source = model.metadata.get(key)
+    if source is None and chat_format is not None:
+        raise UnsupportedError(
+            f"chat_format={chat_format!r}: {model.path} holds no template of that name"
+        )
+    return source if isinstance(source, str) else None
+
+
+def _token_text(tokenizer: _core.Tokenizer, token: int | None) -> str:
+    return "" if token is None else tokenizer.piece(token, True).decode("utf-8", "replace")

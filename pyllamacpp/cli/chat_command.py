@@ -1,0 +1,93 @@
+"""pyllamacpp chat"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..chat.format import ChatFormat
+from .conversation import Conversation
+from .group import ExampleCommand
+from .options import (
+    context_option,
+    file_option,
+    model_option,
+    read_input,
+    sampling_options,
+    threads_option,
+)
+from .runtime import generation_params, open_engine
+
+
+@click.command(
+    "chat",
+    cls=ExampleCommand,
+    examples=[
+        "pyllamacpp chat",
+        'pyllamacpp chat "Name the capital city of France." --temp 0',
+        'pyllamacpp chat "Put this into one sentence:" -f letter.txt',
+        'git log -5 | pyllamacpp chat --system "Write release notes."',
+    ],
+)
+@model_option
+@click.option("--system", metavar="TEXT", help="The system message.")
+@file_option("Take the prompt (or what follows PROMPT) from FILE (- is stdin).")
+@click.option(
+    "-n",
+    "--max-tokens",
+    default=-1,
+    type=click.IntRange(min=-1),
+    help="Tokens of one answer at most.  [default: until the context is full]",
+)
+@context_option
+@threads_option
+@sampling_options
+@click.argument("prompt", required=False)
+def command(
+    model: str | None,
+    system: str | None,
+    file: str | None,
+    max_tokens: int,
+    ctx: int | None,
+    threads: int | None,
+    seed: int | None,
+    temp: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    prompt: str | None,
+) -> None:
+    """Chat in the terminal. With PROMPT, --file or piped stdin: one answer, then exit.
+
+    The conversation is written in the model's own chat template. Ctrl-C stops an answer; at the
+    prompt it clears the line, and leaves when pressed again, as Ctrl-D does. /help lists the
+    commands of the chat.
+    """
+    question = _question(prompt, file)
+    params = generation_params(max_tokens, seed, temp, top_k, top_p, min_p)
+    engine = open_engine(model, threads, ctx)
+    conversation = Conversation(engine, ChatFormat.of_model(engine.model), params, system)
+    if question is not None:
+        conversation.answer_once(question)
+        return
+
+    from .chat_loop import run
+
+    run(conversation)
+
+
+def _question(prompt: str | None, file: str | None) -> str | None:
+    """The one question, None for a chat."""
+    if prompt is None and file is None:
+        if sys.stdin.isatty():
+            return None
+        file = "-"
+    parts = [] if prompt is None else [prompt]
+    if file is not None:
+        # Bytes that are no UTF-8 travel as surrogates and come out as they were.
+        parts.append(read_input(file).decode("utf-8", "surrogateescape").rstrip("\n"))
+    question = "\n\n".join(parts)
+    if not question.strip():
+        raise click.UsageError("The prompt is empty.")
+    return question

@@ -1,0 +1,71 @@
+"""The list of commands, and help that ends with examples.
+
+A command is imported when it runs, so that none pays for the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "chat": "Chat in the terminal, or answer one prompt.",
+    "generate": "Continue a text.",
+    "inspect": "Show what a GGUF file holds.",
+    "models": "List the models that are here or can be fetched.",
+    "perplexity": "Measure how well a model predicts a text.",
+    "pull": "Fetch a model into the cache.",
+    "rm": "Remove a fetched model.",
+    "tokenize": "Show the tokens of a text.",
+}
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+class ExampleCommand(click.Command):
+    """A command whose help ends with examples, one command line each."""
+
+    def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the examples as they are typed."""
+        _write_examples(formatter, self.examples)
+
+
+class CommandGroup(click.Group):
+    """Finds the command NAME in the module `pyllamacpp.cli.NAME_command`."""
+
+    def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the examples as they are typed."""
+        _write_examples(formatter, self.examples)
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Names of all commands, sorted."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now; None if there is none."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}_command", __package__)
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list from the table above, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))

@@ -1,0 +1,29 @@
+"""pyllamacpp models"""
+
+from __future__ import annotations
+
+import click
+
+from ..models.cache import cached_models, cached_path
+from ..models.catalogue import CATALOGUE
+from .group import ExampleCommand
+
+
+@click.command(
+    "models",
+    cls=ExampleCommand,
+    examples=[
+        "pyllamacpp models",
+    ],
+)
+def command() -> None:
+    """List the models that are in the cache, and those that can be fetched."""
+    here = cached_models()
+    for name in here:
+        path = cached_path(name)
+        click.echo(f"{name:<20} {path.stat().st_size / 1e6:10.1f} MB  {path}")
+    for name, entry in CATALOGUE.items():
+        if name not in here:
+            click.echo(
+                f"{name:<20} {entry.n_bytes / 1e6:10.1f} MB  not fetched: pyllamacpp pull {name}"
+            )

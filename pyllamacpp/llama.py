@@ -1,0 +1,588 @@
+"""`Llama`, as in llama-cpp-python: an import line is all that a user changes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from operator import index
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from . import _core, log
+from .chat.format import ChatFormat
+from .completion import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Completion,
+    CompletionChunk,
+    CompletionShape,
+    as_chat,
+    as_chat_chunks,
+)
+from .engine import Engine, Stream
+from .errors import (
+    ContextFullError,
+    FileError,
+    InvalidArgumentError,
+    ModelFileError,
+    PyllamacppError,
+    UnsupportedError,
+)
+from .models.resolve import resolve_model
+from .params import (
+    RANDOM_SEED,
+    GenerationParams,
+    SamplingParams,
+    SeedSource,
+    check_completion_arguments,
+    check_load_arguments,
+    max_new_tokens,
+    stop_strings,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Llama:
+    """A model and its context.
+
+    Calls from several threads wait for each other. Only one stream can be open: a call that uses
+    the model ends it, and its next item raises `PyllamacppError`.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        n_gpu_layers: int = 0,
+        split_mode: int = 1,
+        main_gpu: int = 0,
+        tensor_split: list[float] | None = None,
+        vocab_only: bool = False,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        kv_overrides: dict[str, bool | int | float | str] | None = None,
+        seed: int = RANDOM_SEED,
+        n_ctx: int = 512,
+        n_batch: int = 512,
+        n_ubatch: int = 512,
+        n_threads: int | None = None,
+        n_threads_batch: int | None = None,
+        rope_scaling_type: int | None = -1,
+        pooling_type: int = -1,
+        attention_type: int = -1,
+        rope_freq_base: float = 0.0,
+        rope_freq_scale: float = 0.0,
+        yarn_ext_factor: float = -1.0,
+        yarn_attn_factor: float = 1.0,
+        yarn_beta_fast: float = 32.0,
+        yarn_beta_slow: float = 1.0,
+        yarn_orig_ctx: int = 0,
+        logits_all: bool = False,
+        embedding: bool = False,
+        offload_kqv: bool = True,
+        flash_attn: bool = False,
+        op_offload: bool | None = None,
+        swa_full: bool | None = None,
+        no_perf: bool = False,
+        last_n_tokens_size: int = 64,
+        lora_base: str | None = None,
+        lora_scale: float = 1.0,
+        lora_path: str | None = None,
+        numa: bool | int = False,
+        chat_format: str | None = None,
+        chat_handler: object | None = None,
+        draft_model: object | None = None,
+        tokenizer: object | None = None,
+        type_k: int | str | None = None,
+        type_v: int | str | None = None,
+        spm_infill: bool = False,
+        verbose: bool = True,
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            model_path: a GGUF file, or the name of a model fetched with `pyllamacpp pull`.
+            vocab_only: load the tokenizer and the metadata alone.
+            seed: of the completions that name none; any value but 0xFFFFFFFF (random) is itself.
+            n_ctx: tokens in the context; 0: as many as the model was made for.
+            n_batch, n_ubatch: tokens evaluated in one pass at most (the least of both).
+            n_threads, n_threads_batch: for single tokens and for prompts; None: a fitting number.
+            logits_all: keep the logits of every token in `scores`.
+            chat_format: None: the file's own template; "chatml"; "chat_template.NAME": a named
+                template of the file.
+            verbose: turn on the `pyllamacpp` logger.
+            no_perf: leave timings out of it.
+
+        The other arguments are llama-cpp-python's. Hints that cannot be met here (GPU, mlock,
+        NUMA, ...) give one UserWarning each; what would change the text raises.
+
+        Raises:
+            ModelFileError: no such model, or not a readable file (a ValueError and an OSError).
+            FormatError: the file is not a sound GGUF. UnsupportedError: an argument, an
+            architecture or a type that this release lacks. OutOfMemoryError.
+        """
+        arguments = dict(locals())
+        arguments.pop("self")
+        check_load_arguments(arguments)
+        self._arguments: dict[str, Any] = arguments
+        self.verbose = verbose
+        self.chat_format = chat_format
+        self.n_batch = min(n_batch, n_ctx) if n_ctx else n_batch
+        self.last_n_tokens_size = last_n_tokens_size
+        self._reports_timing = verbose and not no_perf
+        self._n_ctx = n_ctx
+        self._seeds = SeedSource(seed)
+        self._engine: Engine | None = None
+        self._metadata: dict[str, str] | None = None
+        self._chat: ChatFormat | None = None
+        if verbose:
+            log.turn_on()
+        self.model_path = str(resolve_model(model_path))
+
+        started = perf_counter()
+        self._model: _core.Model | None = self._load(n_threads or 0)
+        if not vocab_only:
+            context = _core.Context(
+                self._model,
+                n_ctx=n_ctx,
+                n_batch=min(self.n_batch, n_ubatch),
+                n_threads=n_threads or 0,
+                n_threads_batch=n_threads_batch or 0,
+            )
+            self._engine = Engine(self._model, context, logits_all=logits_all)
+        if verbose:
+            took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
+            log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
+
+    def _load(self, n_threads: int) -> _core.Model:
+        try:
+            return _core.Model(
+                self.model_path, vocab_only=self._arguments["vocab_only"], n_threads=n_threads
+            )
+        except FileError as error:
+            raise ModelFileError(str(error)) from error
+
+    # -- lifetime ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Frees the model and its context. Calls that need them raise PyllamacppError then."""
+        if self._engine is not None:
+            self._engine.stop_stream()
+        self._engine = None
+        self._model = None
+        self._chat = None
+
+    def __enter__(self) -> Llama:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The constructor's arguments: unpickling loads the model again."""
+        return self._arguments
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arguments = dict(state)
+        self.__init__(arguments.pop("model_path"), **arguments)  # type: ignore[misc]
+
+    @property
+    def model(self) -> _core.Model:
+        """The loaded model. Raises PyllamacppError once closed."""
+        if self._model is None:
+            raise PyllamacppError("this Llama is closed")
+        return self._model
+
+    @property
+    def engine(self) -> Engine:
+        """The model with its context. Raises PyllamacppError once closed or with vocab_only."""
+        if self._engine is None:
+            if self.model.vocab_only:
+                raise PyllamacppError("this Llama holds a vocabulary only (vocab_only=True)")
+            raise PyllamacppError("this Llama is closed")
+        return self._engine
+
+    # -- completions ---------------------------------------------------------------------------
+
+    def create_completion(
+        self,
+        prompt: str | list[int],
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        logprobs: int | None = None,
+        echo: bool = False,
+        stop: str | list[str] | None = None,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        top_k: int = 40,
+        stream: bool = False,
+        seed: int | None = None,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: str | None = None,
+        stopping_criteria: object | None = None,
+        logits_processor: object | None = None,
+        grammar: object | None = None,
+        logit_bias: Mapping[int, float] | None = None,
+    ) -> Completion | Iterator[CompletionChunk]:
+        """Continues a text.
+
+        Args:
+            prompt: text (special tokens in it are parsed) or token ids (used as they are).
+            max_tokens: None or <= 0: until the context is full.
+            temperature, top_p, min_p, top_k: see `SamplingParams`.
+            echo: put the prompt in front of the text.
+            stop: strings that end the text and are not part of it; the earliest counts.
+            stream: return an iterator of chunks; the last has no text and the finish reason.
+            seed: None: the next of the constructor's chain.
+            model: the name to state in the result; None: the file's path.
+
+        Raises:
+            ContextFullError: the prompt leaves no room. UnsupportedError: another argument is
+            not at its default. InvalidArgumentError: a value out of range.
+        """
+        check_completion_arguments(locals())
+        tokens = self._prompt_tokens(prompt)
+        params = GenerationParams(
+            max_tokens=max_new_tokens(max_tokens),
+            stop=stop_strings(stop),
+            sampling=SamplingParams(temperature, top_k, top_p, min_p, self._seeds.next(seed)),
+        )
+        shape = CompletionShape(self.model_path if model is None else model)
+        echoed = ""
+        if echo:
+            echoed = prompt if isinstance(prompt, str) else _text(self.detokenize(tokens))
+        if stream:
+            return self._stream(self.engine.start(tokens, params), shape, echoed)
+        return self._complete(tokens, params, shape, echoed)
+
+    __call__ = create_completion
+
+    def create_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        functions: list[Any] | None = None,
+        function_call: object | None = None,
+        tools: list[Any] | None = None,
+        tool_choice: object | None = None,
+        temperature: float = 0.2,
+        top_p: float = 0.95,
+        top_k: int = 40,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        stream: bool = False,
+        stop: str | list[str] | None = None,
+        seed: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: str | None = None,
+        logits_processor: object | None = None,
+        grammar: object | None = None,
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: bool | None = None,
+        top_logprobs: int | None = None,
+    ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
+        """Answers a conversation, in the format of the file's chat template.
+
+        Args:
+            messages: dicts with "role" and "content" (a string, or OpenAI's list of text parts).
+            stream: return an iterator of chunks: the role, the text, the finish reason.
+            The others are as in `create_completion`.
+
+        Raises:
+            InvalidArgumentError: the template refuses the messages. FormatError: the template is
+            broken. Otherwise as `create_completion`.
+        """
+        check_completion_arguments(locals())
+        chat = self._chat_format()
+        completion = self.create_completion(
+            chat.encode(messages),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            min_p=min_p,
+            top_k=top_k,
+            stop=[*stop_strings(stop), *chat.stop],
+            stream=stream,
+            seed=seed,
+            model=model,
+        )
+        if isinstance(completion, dict):
+            return as_chat(completion)
+        return as_chat_chunks(completion)
+
+    def _prompt_tokens(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            return self.tokenize(_bytes(prompt), special=True)
+        try:
+            return [index(token) for token in prompt]
+        except TypeError:
+            raise UnsupportedError(
+                "prompt must be a string or a list of token ids; "
+                "several prompts in one call are not supported by this release"
+            ) from None
+
+    def _complete(
+        self, tokens: list[int], params: GenerationParams, shape: CompletionShape, echoed: str
+    ) -> Completion:
+        with self.engine.lock:
+            started = perf_counter()
+            steps = self.engine.start(tokens, params)
+            pieces = [echoed]
+            reason = None
+            for step in steps:
+                pieces.append(step.text)
+                reason = step.finish_reason
+            self._report(steps, started)
+            n_generated = steps.n_generated
+        return shape.whole("".join(pieces), reason, len(tokens), n_generated)
+
+    def _stream(
+        self, steps: Stream, shape: CompletionShape, echoed: str
+    ) -> Iterator[CompletionChunk]:
+        started = perf_counter()
+        if echoed:
+            yield shape.chunk(echoed)
+        for step in steps:
+            if step.text:
+                yield shape.chunk(step.text)
+            if step.finish_reason is not None:
+                self._report(steps, started)
+                yield shape.chunk("", step.finish_reason)
+
+    def _report(self, steps: Stream, started: float) -> None:
+        if self._reports_timing:
+            log.logger.info(
+                "%d prompt tokens, %d generated in %.2f s",
+                steps.n_prompt_tokens,
+                steps.n_generated,
+                perf_counter() - started,
+            )
+
+    def _chat_format(self) -> ChatFormat:
+        if self._chat is None:
+            self._chat = ChatFormat.of_model(self.model, self.chat_format)
+        return self._chat
+
+    # -- tokens --------------------------------------------------------------------------------
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        """Ids of `text`, any bytes.
+
+        add_bos: begin with the beginning-of-sequence token where the vocabulary asks for one.
+        special: parse special tokens in the text.
+        """
+        return self.model.tokenizer.encode(text, add_bos, special)
+
+    def detokenize(
+        self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
+    ) -> bytes:
+        """Bytes of `tokens`, which may end inside a character.
+
+        prev_tokens: what came before, so that a space at the start is not lost.
+        special: give the names of control tokens, not nothing.
+        """
+        if prev_tokens:
+            before = self.detokenize(prev_tokens, special=special)
+            return self.detokenize([*prev_tokens, *tokens], special=special)[len(before) :]
+        tokenizer = self.model.tokenizer
+        text = b"".join(tokenizer.piece(token, special) for token in tokens)
+        # The space that SentencePiece vocabularies put before a text.
+        if len(tokens) > 0 and tokens[0] == tokenizer.bos and text.startswith(b" "):
+            return text[1:]
+        return text
+
+    def token_bos(self) -> int:
+        """The beginning-of-sequence token, -1 if there is none."""
+        return _or_minus_one(self.model.tokenizer.bos)
+
+    def token_eos(self) -> int:
+        """The end-of-sequence token, -1 if there is none."""
+        return _or_minus_one(self.model.tokenizer.eos)
+
+    def token_nl(self) -> int:
+        """The token of a line feed (the last one, if it takes several)."""
+        return self.model.tokenizer.encode(b"\n", False, False)[-1]
+
+    # -- evaluation ----------------------------------------------------------------------------
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Appends tokens to the context and evaluates them.
+
+        Their logits are in `scores`: with logits_all one row each, else the last token's only.
+        Raises ContextFullError when they do not fit; then nothing is appended.
+        """
+        self.engine.evaluate(tokens)
+
+    def reset(self) -> None:
+        """Empties the context."""
+        self.engine.trim(0)
+
+    def set_seed(self, seed: int) -> None:
+        """Starts the chain of seeds for completions that name none."""
+        self._seeds.set(seed)
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.8,
+        repeat_penalty: float = 1.0,
+        reset: bool = True,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        penalize_nl: bool = True,
+        logits_processor: object | None = None,
+        stopping_criteria: object | None = None,
+        grammar: object | None = None,
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """Yields token ids that continue `tokens`, without end; end-of-text ids are yielded too.
+
+        reset: False: continue what the context holds, then `tokens`. `.send(ids)` puts ids after
+        the token last yielded. penalize_nl concerns repeat_penalty alone, which must be 1.
+        Raises ContextFullError when the context is full, UnsupportedError as `create_completion`.
+        """
+        check_completion_arguments(locals())
+        prompt = [*([] if reset else self.engine.tokens), *tokens]
+        seed = self._seeds.next(None)
+        # Each pass is one generation: it ends at an end-of-text token or when ids are sent.
+        while True:
+            params = GenerationParams(sampling=SamplingParams(temp, top_k, top_p, min_p, seed))
+            for step in self.engine.start(prompt, params):
+                token = step.token
+                if token is None and step.finish_reason == "stop":
+                    token = self.token_eos()
+                sent = None
+                if token is not None:
+                    prompt.append(token)
+                    sent = yield token
+                if sent is not None:
+                    prompt.extend(sent)
+                    break
+                if step.finish_reason == "length":
+                    n_ctx = self.n_ctx()
+                    raise ContextFullError(
+                        f"Requested tokens ({n_ctx + 1}) exceed context window of {n_ctx}"
+                    )
+            seed = self._seeds.next(None)
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the context holds; setting a smaller number forgets the rest."""
+        return self.engine.length
+
+    @n_tokens.setter
+    def n_tokens(self, length: int) -> None:
+        if not 0 <= length <= self.engine.length:
+            raise InvalidArgumentError(
+                f"n_tokens must lie in 0 .. {self.engine.length}, found {length}"
+            )
+        self.engine.trim(length)
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.intc]:
+        """The ids in the context, int32 [n_ctx]; the first n_tokens count, the rest is 0."""
+        import numpy as np
+
+        ids = np.zeros(self.n_ctx(), dtype=np.intc)
+        ids[: self.n_tokens] = self.engine.tokens
+        return ids
+
+    @property
+    def scores(self) -> npt.NDArray[np.single]:
+        """Logits, float32 [n_ctx, n_vocab]; row i belongs to the i-th token in the context.
+
+        With logits_all=True every evaluated token has its row; otherwise the last one of each
+        `eval` call. Rows never written are 0.
+        """
+        return self.engine.scores.rows
+
+    @property
+    def eval_tokens(self) -> deque[int]:
+        """The ids in the context."""
+        return deque(self.engine.tokens, maxlen=self.n_ctx())
+
+    @property
+    def eval_logits(self) -> deque[list[float]]:
+        """Rows of logits: of all tokens with logits_all=True, else of the last one."""
+        n_tokens = self.n_tokens
+        first = 0 if self.engine.logits_all else max(0, n_tokens - 1)
+        return deque(self.scores[first:n_tokens].tolist())
+
+    # -- the model -----------------------------------------------------------------------------
+
+    def n_ctx(self) -> int:
+        """Tokens that the context holds at most."""
+        if self._engine is not None:
+            return self._engine.context.n_ctx
+        return self._n_ctx or self.model.config.n_ctx_train
+
+    def n_vocab(self) -> int:
+        """Entries of the vocabulary."""
+        return self.model.tokenizer.size
+
+    def n_embd(self) -> int:
+        """Width of the model."""
+        return self.model.config.n_embd
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's metadata as strings, without its arrays."""
+        if self._metadata is None:
+            self._metadata = {
+                key: _as_text(value)
+                for key, value in self.model.metadata.items()
+                if not isinstance(value, list)
+            }
+        return self._metadata
+
+
+def _or_minus_one(token: int | None) -> int:
+    return -1 if token is None else token
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def _bytes(text: str) -> bytes:
+    # Lone surrogates stand for bytes that were no UTF-8 where the text came from.
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

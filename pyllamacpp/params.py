@@ -1,0 +1,201 @@
+"""What the arguments of `Llama` mean: which are honoured, which are hints, which are refused.
+
+The names and defaults are llama-cpp-python's. Its default values never raise. A performance hint
+that cannot be met gives one warning with the reason; an argument that would change the text and
+cannot be honoured raises `UnsupportedError` naming it.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .errors import InvalidArgumentError, UnsupportedError
+
+RANDOM_SEED = 0xFFFFFFFF
+"""The seed that stands for "a random one"; every other value, 0 included, is itself."""
+
+KV_TYPE_F16 = 1
+"""ggml's number for f16, the type of the KV cache."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How a token is drawn from logits.
+
+    temperature: <= 0 is greedy. top_k: <= 0 is all tokens. top_p: >= 1 is off. min_p: <= 0 is off.
+    seed: 0 .. 2**64-1; the same seed, prompt and model give the same text.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 64:
+            raise InvalidArgumentError(f"seed must lie in 0 .. 2**64-1, found {self.seed}")
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """One completion: when it ends and how it is sampled.
+
+    max_tokens: tokens to generate at most; < 0 is until the context is full.
+    stop: strings that end the text; the earliest in the text counts and is not returned.
+    """
+
+    max_tokens: int = -1
+    stop: tuple[str, ...] = ()
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+
+def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
+    """The stop strings of one OpenAI-style `stop` argument.
+
+    Raises InvalidArgumentError for what is no string or empty.
+    """
+    strings: Sequence[object] = () if stop is None else [stop] if isinstance(stop, str) else stop
+    checked = []
+    for string in strings:
+        if not isinstance(string, str) or not string:
+            raise InvalidArgumentError(f"stop must hold non-empty strings, found {string!r}")
+        checked.append(string)
+    return tuple(checked)
+
+
+def max_new_tokens(max_tokens: int | None) -> int:
+    """llama-cpp-python's rule: None or <= 0 is the rest of the context, here -1."""
+    return -1 if max_tokens is None or max_tokens <= 0 else max_tokens
+
+
+class SeedSource:
+    """Seeds of completions that name none: a fixed chain from a fixed seed, else random ones."""
+
+    def __init__(self, seed: int) -> None:
+        self.set(seed)
+
+    def set(self, seed: int) -> None:
+        """Starts the chain of `seed`; `RANDOM_SEED` and -1 mean a random one."""
+        chosen = random.SystemRandom().getrandbits(64) if seed in (-1, RANDOM_SEED) else seed
+        self._chain = random.Random(chosen)
+
+    def next(self, seed: int | None) -> int:
+        """`seed` itself where given, else the next of the chain (0 .. 2**64-1)."""
+        if seed in (-1, RANDOM_SEED):
+            return random.SystemRandom().getrandbits(64)
+        return self._chain.getrandbits(64) if seed is None else seed
+
+
+_NO_GPU = "this release runs on the CPU only"
+
+# Argument -> the values that ask for nothing, and why others cannot be met. offload_kqv is not
+# here: True is the default, and False, the KV cache in main memory, is what happens.
+_HINTS: dict[str, tuple[tuple[object, ...], str]] = {
+    "n_gpu_layers": ((0, None), _NO_GPU),
+    "split_mode": ((1, None), _NO_GPU),
+    "main_gpu": ((0, None), _NO_GPU),
+    "tensor_split": ((None,), _NO_GPU),
+    "op_offload": ((None, False), _NO_GPU),
+    "use_mmap": ((True, None), "the file is always memory-mapped"),
+    "use_mlock": ((False, None), "memory is not locked"),
+    "flash_attn": ((False, None), "attention always works block by block"),
+    "swa_full": ((None,), "no supported model has sliding-window attention"),
+    "numa": ((False, 0, None), "threads are not placed by NUMA node"),
+}
+
+_REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
+    "kv_overrides": (None,),
+    "rope_scaling_type": (None, -1),
+    "pooling_type": (None, -1),
+    "attention_type": (None, -1),
+    "rope_freq_base": (None, 0.0),
+    "rope_freq_scale": (None, 0.0),
+    "yarn_ext_factor": (None, -1.0),
+    "yarn_attn_factor": (None, 1.0),
+    "yarn_beta_fast": (None, 32.0),
+    "yarn_beta_slow": (None, 1.0),
+    "yarn_orig_ctx": (None, 0),
+    "embedding": (None, False),
+    "lora_base": (None,),
+    "lora_scale": (None, 1.0),
+    "lora_path": (None,),
+    "chat_handler": (None,),
+    "draft_model": (None,),
+    "tokenizer": (None,),
+    "type_k": (None, KV_TYPE_F16, "f16"),
+    "type_v": (None, KV_TYPE_F16, "f16"),
+    "spm_infill": (None, False),
+}
+
+_REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
+    "suffix": (None,),
+    "typical_p": (None, 1.0),
+    "logprobs": (None, False),
+    "top_logprobs": (None,),
+    "frequency_penalty": (None, 0.0),
+    "presence_penalty": (None, 0.0),
+    "repeat_penalty": (None, 1.0),
+    "tfs_z": (None, 1.0),
+    "mirostat_mode": (None, 0),
+    "stopping_criteria": (None,),
+    "logits_processor": (None,),
+    "grammar": (None,),
+    "logit_bias": (None,),
+    "functions": (None,),
+    "function_call": (None, "none"),
+    "tools": (None,),
+    "tool_choice": (None, "none"),
+}
+
+
+def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
+    if isinstance(value, list | tuple | dict) and not value:
+        return True  # an empty list of anything asks for nothing
+    # Only plain values are compared: an array would answer == with an array.
+    plain = isinstance(value, bool | int | float | str)
+    return any(value is item or (plain and value == item) for item in neutral)
+
+
+def _refuse(arguments: Mapping[str, object], table: Mapping[str, tuple[object, ...]]) -> None:
+    for name, neutral in table.items():
+        if name in arguments and not _is_one_of(arguments[name], neutral):
+            raise UnsupportedError(
+                f"{name}={arguments[name]!r:.80} would change the result and is not supported "
+                "by this release; leave it at its default"
+            )
+
+
+def check_load_arguments(arguments: Mapping[str, object]) -> None:
+    """Refuses what cannot be honoured and warns once about each hint that cannot be met.
+
+    Raises UnsupportedError naming the argument, InvalidArgumentError for sizes out of range.
+    """
+    _refuse(arguments, _REFUSED_AT_LOAD)
+    for name, least in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("last_n_tokens_size", 0)):
+        value = arguments[name]
+        if not isinstance(value, int) or value < least:
+            raise InvalidArgumentError(f"{name} must be an integer >= {least}, found {value!r}")
+    for name in ("n_threads", "n_threads_batch"):
+        value = arguments[name]
+        if value is not None and (not isinstance(value, int) or value < 0):
+            raise InvalidArgumentError(f"{name} must be None or an integer >= 0, found {value!r}")
+    for name, (neutral, reason) in _HINTS.items():
+        if not _is_one_of(arguments[name], neutral):
+            # 3: the line that constructs the Llama.
+            warnings.warn(
+                f"{name}={arguments[name]!r} has no effect: {reason}", UserWarning, stacklevel=3
+            )
+
+
+def check_completion_arguments(arguments: Mapping[str, object]) -> None:
+    """Raises UnsupportedError naming the first argument that cannot be honoured."""
+    _refuse(arguments, _REFUSED_IN_COMPLETION)
+    response_format = arguments.get("response_format")
+    if response_format is not None and response_format != {"type": "text"}:
+        raise UnsupportedError(
+            f"response_format={response_format!r:.80} is not supported by this release"
+        )

@@ -1,0 +1,157 @@
+"""The peer's arguments: defaults never raise, hints warn once, the rest is refused by name."""
+
+import warnings
+
+import pytest
+from pyllamacpp import Llama
+from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
+
+PEER_DEFAULTS = {
+    "n_gpu_layers": 0,
+    "split_mode": 1,
+    "main_gpu": 0,
+    "tensor_split": None,
+    "vocab_only": False,
+    "use_mmap": True,
+    "use_mlock": False,
+    "kv_overrides": None,
+    "seed": 0xFFFFFFFF,
+    "n_ctx": 512,
+    "n_batch": 512,
+    "n_ubatch": 512,
+    "n_threads": None,
+    "n_threads_batch": None,
+    "rope_scaling_type": -1,
+    "pooling_type": -1,
+    "attention_type": -1,
+    "rope_freq_base": 0.0,
+    "rope_freq_scale": 0.0,
+    "yarn_ext_factor": -1.0,
+    "yarn_attn_factor": 1.0,
+    "yarn_beta_fast": 32.0,
+    "yarn_beta_slow": 1.0,
+    "yarn_orig_ctx": 0,
+    "logits_all": False,
+    "embedding": False,
+    "offload_kqv": True,
+    "flash_attn": False,
+    "op_offload": None,
+    "swa_full": None,
+    "no_perf": False,
+    "last_n_tokens_size": 64,
+    "lora_base": None,
+    "lora_scale": 1.0,
+    "lora_path": None,
+    "numa": False,
+    "chat_format": None,
+    "chat_handler": None,
+    "draft_model": None,
+    "tokenizer": None,
+    "type_k": None,
+    "type_v": None,
+    "spm_infill": False,
+    "verbose": False,
+}
+
+
+def test_the_peers_defaults_neither_raise_nor_warn(default_model) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Llama(str(default_model), **PEER_DEFAULTS).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_gpu_layers", -1),
+        ("tensor_split", [0.5, 0.5]),
+        ("use_mmap", False),
+        ("use_mlock", True),
+        ("flash_attn", True),
+        ("numa", True),
+        ("op_offload", True),
+    ],
+)
+def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) -> None:
+    with pytest.warns(UserWarning, match=f"{name}=.* has no effect: ") as caught:
+        llm = Llama(str(default_model), vocab_only=True, verbose=False, **{name: value})
+    llm.close()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kv_overrides", {"llama.rope.freq_base": 1.0}),
+        ("rope_scaling_type", 1),
+        ("rope_freq_base", 500000.0),
+        ("rope_freq_scale", 0.5),
+        ("yarn_orig_ctx", 4096),
+        ("embedding", True),
+        ("lora_path", "adapter.gguf"),
+        ("lora_scale", 0.5),
+        ("chat_handler", print),
+        ("draft_model", object()),
+        ("tokenizer", object()),
+        ("type_k", 8),
+        ("type_v", "q8_0"),
+        ("spm_infill", True),
+    ],
+)
+def test_what_would_change_the_text_is_refused(default_model, name, value) -> None:
+    with pytest.raises(UnsupportedError, match=name):
+        Llama(str(default_model), verbose=False, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("suffix", "end"),
+        ("typical_p", 0.5),
+        ("logprobs", 5),
+        ("frequency_penalty", 0.1),
+        ("presence_penalty", -0.1),
+        ("repeat_penalty", 1.1),
+        ("tfs_z", 0.9),
+        ("mirostat_mode", 2),
+        ("stopping_criteria", [print]),
+        ("logits_processor", [print]),
+        ("grammar", object()),
+        ("logit_bias", {5: 1.0}),
+    ],
+)
+def test_completion_arguments_are_refused_by_name(llm: Llama, name, value) -> None:
+    with pytest.raises(UnsupportedError, match=name):
+        llm("Hello", **{name: value})
+
+
+def test_empty_collections_ask_for_nothing(llm: Llama) -> None:
+    assert llm("Hello", max_tokens=1, logit_bias={}, logits_processor=[], stop=[])["choices"]
+
+
+def test_a_list_of_prompts_is_refused(llm: Llama) -> None:
+    with pytest.raises(UnsupportedError, match="several prompts"):
+        llm(["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("n_ctx", -1), ("n_batch", 0), ("n_threads", -1), ("seed", -5)]
+)
+def test_sizes_out_of_range_are_named(default_model, name, value) -> None:
+    with pytest.raises(InvalidArgumentError, match=name):
+        Llama(str(default_model), verbose=False, **{name: value})
+
+
+def test_an_unknown_argument_is_a_type_error(default_model) -> None:
+    with pytest.raises(TypeError, match="n_gqa"):
+        Llama(str(default_model), n_gqa=8)
+
+
+def test_f16_is_the_type_of_the_cache(default_model) -> None:
+    Llama(str(default_model), type_k=1, type_v="f16", n_ctx=64, verbose=False).close()
+
+
+def test_n_ctx_zero_is_the_models_own(default_model) -> None:
+    with Llama(str(default_model), n_ctx=0, verbose=False) as llm:
+        assert llm.n_ctx() == 8192
