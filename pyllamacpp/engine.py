@@ -124,6 +124,7 @@ class Engine:
 class Stream(Iterator[Step]):
     """The steps of one generation. The first one evaluates the prompt.
 
+    n_generated: tokens so far, without one that ended the text.
     Raises KeyboardInterrupt within a step when Ctrl-C is pressed; the cache stays consistent.
     """
 
@@ -155,7 +156,8 @@ class Stream(Iterator[Step]):
                     "this stream ended early: another call has used the same model since"
                 )
             text, token, reason = self._generation.next()
-            self.n_generated = self._generation.n_generated
+            if token >= 0 and not self._engine.model.tokenizer.ends_generation(token):
+                self.n_generated += 1
             if self._engine.logits_all:
                 self._engine.scores.store(self._engine.length, self._engine.context.logits()[-1:])
             if reason is not None:

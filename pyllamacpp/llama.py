@@ -247,7 +247,7 @@ class Llama:
 
         Args:
             prompt: text (special tokens in it are parsed) or token ids (used as they are).
-            max_tokens: None or <= 0: until the context is full.
+            max_tokens: None or <= 0: until the context is full, which is where it ends in any case.
             temperature, top_p, min_p, top_k: see `SamplingParams`.
             echo: put the prompt in front of the text.
             stop: strings that end the text and are not part of it; the earliest counts.
@@ -262,7 +262,7 @@ class Llama:
         check_completion_arguments(locals())
         tokens = self._prompt_tokens(prompt)
         params = GenerationParams(
-            max_tokens=max_new_tokens(max_tokens),
+            max_tokens=max_new_tokens(max_tokens, len(tokens), self.engine.context.n_ctx),
             stop=stop_strings(stop),
             sampling=SamplingParams(temperature, top_k, top_p, min_p, self._seeds.next(seed)),
         )

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .errors import InvalidArgumentError, UnsupportedError
+from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 
 RANDOM_SEED = 0xFFFFFFFF
 """The seed that stands for "a random one"; every other value, 0 included, is itself."""
@@ -67,9 +67,15 @@ def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(checked)
 
 
-def max_new_tokens(max_tokens: int | None) -> int:
-    """llama-cpp-python's rule: None or <= 0 is the rest of the context, here -1."""
-    return -1 if max_tokens is None or max_tokens <= 0 else max_tokens
+def max_new_tokens(max_tokens: int | None, n_prompt: int, n_ctx: int) -> int:
+    """llama-cpp-python's rule: prompt and text fit into n_ctx together; None or <= 0: all of it.
+
+    Raises ContextFullError when the prompt leaves no room.
+    """
+    room = n_ctx - n_prompt
+    if room <= 0:
+        raise ContextFullError(f"Requested tokens ({n_prompt}) exceed context window of {n_ctx}")
+    return room if max_tokens is None or max_tokens <= 0 else min(max_tokens, room)
 
 
 class SeedSource:

@@ -51,16 +51,16 @@ void quantize(const cpu::KernelTable& t, cpu::ActKind kind, const float* x, int6
 }
 
 void matmul(const cpu::KernelTable& t, uint32_t type_id, const uint8_t* weights, int64_t n_rows,
-            int64_t k, int64_t row_begin, int64_t row_end, const float* x, int64_t n_cols,
-            float* y, bool accumulate, bool packed) {
+            int64_t k, int64_t row_begin, int64_t row_end, const float* x, int64_t n_cols, float* y,
+            bool accumulate, bool packed) {
   const DTypeTraits* type = find_dtype(type_id);
   const cpu::TypeKernels* kernels = type ? t.find(type->type) : nullptr;
   if (!kernels) fail(ErrorKind::unsupported, "no kernels for type id ", type_id);
   require(k > 0 && k % type->block_size == 0, "k must be a positive multiple of the type's block");
   require(n_rows > 0 && n_cols > 0, "expected at least one row and one column");
-  require(row_begin >= 0 && row_begin % cpu::kRowGroup == 0 && row_begin < row_end &&
-              row_end <= n_rows,
-          "expected rows inside the matrix, beginning at a multiple of 32");
+  require(
+      row_begin >= 0 && row_begin % cpu::kRowGroup == 0 && row_begin < row_end && row_end <= n_rows,
+      "expected rows inside the matrix, beginning at a multiple of 32");
   if (packed && !kernels->pack) fail(ErrorKind::unsupported, type->name, " has no packed layout");
 
   const size_t column = cpu::act_bytes(kernels->act, k);
@@ -203,11 +203,11 @@ int32_t pyl_dequantize(uint32_t type, const void* src, float* dst, int64_t n) {
 }
 
 int32_t pyl_matmul(const pyl_kernels* k, uint32_t type, const void* weights, int64_t n_rows,
-                   int64_t n_k, int64_t row_begin, int64_t row_end, const float* x,
-                   int64_t n_cols, float* y, int32_t accumulate, int32_t packed) {
+                   int64_t n_k, int64_t row_begin, int64_t row_end, const float* x, int64_t n_cols,
+                   float* y, int32_t accumulate, int32_t packed) {
   return guarded([&] {
-    matmul(table(k), type, static_cast<const uint8_t*>(weights), n_rows, n_k, row_begin, row_end,
-           x, n_cols, y, accumulate != 0, packed != 0);
+    matmul(table(k), type, static_cast<const uint8_t*>(weights), n_rows, n_k, row_begin, row_end, x,
+           n_cols, y, accumulate != 0, packed != 0);
   });
 }
 
@@ -216,8 +216,8 @@ int32_t pyl_quantize_activations(const pyl_kernels* k, int32_t block, const floa
   return guarded([&] { quantize_activations(table(k), block, x, n, q, d, sums); });
 }
 
-int32_t pyl_rms_norm(const pyl_kernels* k, float* y, const float* x, const float* weight,
-                     int64_t n, float eps) {
+int32_t pyl_rms_norm(const pyl_kernels* k, float* y, const float* x, const float* weight, int64_t n,
+                     float eps) {
   return guarded([&] { table(k).rms_norm(y, x, weight, n, eps); });
 }
 
@@ -261,9 +261,8 @@ int32_t pyl_argmax(const pyl_kernels* k, const float* x, int64_t n, int32_t* ind
 int32_t pyl_attention(const pyl_kernels* k, const float* q, float* out, const int32_t* n_keys,
                       int32_t n_queries, int32_t head_dim, const uint16_t* keys,
                       const uint16_t* values, int64_t n_tokens) {
-  return guarded([&] {
-    attention(table(k), q, out, n_keys, n_queries, head_dim, keys, values, n_tokens);
-  });
+  return guarded(
+      [&] { attention(table(k), q, out, n_keys, n_queries, head_dim, keys, values, n_tokens); });
 }
 
 }  // extern "C"

@@ -38,9 +38,9 @@ Range part_of(int64_t n, int64_t group, int thread, int n_threads) {
 
 // What one thread has for itself.
 struct Private {
-  Buffer panels;     // expanded weights
-  Buffer acts[3];    // one row of activations of each kind
-  Buffer floats;     // one row
+  Buffer panels;                // expanded weights
+  Buffer acts[3];               // one row of activations of each kind
+  Buffer floats;                // one row
   std::vector<const float*> q;  // the queries of one attention item
   std::vector<float*> out;
   std::vector<int32_t> n_keys;
@@ -114,13 +114,13 @@ class CpuStream final : public Stream {
   std::atomic<int64_t> next_[4] = {};
   std::vector<int64_t> slots_;  // [n_rows]: page * kPageTokens + offset of the row's own key
 
-  Buffer x_;         // [max_rows][dim]
-  Buffer rope_;      // [max_rows][rope_dims]: cosines, then sines
+  Buffer x_;                  // [max_rows][dim]
+  Buffer rope_;               // [max_rows][rope_dims]: cosines, then sines
   Buffer q_, k_new_, v_new_;  // [max_rows][heads * head_dim]
-  Buffer attended_;  // [max_rows][n_heads * head_dim]
-  Buffer gate_, up_;  // [max_rows][n_ff]
-  Buffer acts_[3];    // [max_rows] columns of each kind; memory is committed for those in use
-  Buffer ffn_acts_;   // rows of swiglu
+  Buffer attended_;           // [max_rows][n_heads * head_dim]
+  Buffer gate_, up_;          // [max_rows][n_ff]
+  Buffer acts_[3];   // [max_rows] columns of each kind; memory is committed for those in use
+  Buffer ffn_acts_;  // rows of swiglu
   std::vector<Private> private_;  // per thread
 };
 
@@ -240,8 +240,8 @@ Acts CpuStream::normed(const Weight& norm, const Weight& weight, int64_t n, int 
   });
 }
 
-void CpuStream::matmul(const Weight& weight, const Acts& acts, int64_t n_cols, Range rows,
-                       float* y, int64_t y_stride, bool accumulate, int thread) {
+void CpuStream::matmul(const Weight& weight, const Acts& acts, int64_t n_cols, Range rows, float* y,
+                       int64_t y_stride, bool accumulate, int thread) {
   const CpuWeight& w = as_cpu(weight);
   const bool packed = w.packed.size() > 0;
   const std::byte* data = packed ? w.packed.data() : w.source.data.data();
@@ -322,8 +322,8 @@ void CpuStream::attend(const KvLayer& layer) {
   const int64_t per_tile = int64_t(a.n_kv_heads) * parts;
   run([&](int thread) {
     auto& [panels, acts, floats, q, out, n_keys] = private_[size_t(thread)];
-    for (int64_t item; (item = next_[0].fetch_add(1, std::memory_order_relaxed)) <
-                       n_tiles * per_tile;) {
+    for (int64_t item;
+         (item = next_[0].fetch_add(1, std::memory_order_relaxed)) < n_tiles * per_tile;) {
       // The last tiles see the most keys: they go first, so that threads end together.
       int64_t tile = n_tiles - 1 - item / per_tile;
       const int kv_head = int(item % per_tile / parts), part = int(item % parts);
@@ -355,10 +355,9 @@ void CpuStream::attend(const KvLayer& layer) {
 void CpuStream::project_attended(const LayerWeights& layer) {
   const int64_t q_dim = int64_t(attention().n_heads) * attention().head_dim;
   run([&](int thread) {
-    const Acts acts =
-        fill(*layer.attention_out, n_rows(), thread, [&](int64_t row, float*) {
-          return static_cast<const float*>(attended_.as<float>() + row * q_dim);
-        });
+    const Acts acts = fill(*layer.attention_out, n_rows(), thread, [&](int64_t row, float*) {
+      return static_cast<const float*>(attended_.as<float>() + row * q_dim);
+    });
     for_share(0, shape_.dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
       matmul(*layer.attention_out, acts, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true,
              thread);
@@ -390,8 +389,7 @@ void CpuStream::feed_forward(const LayerWeights& layer) {
     });
     pool_.barrier();
     for_share(1, shape_.dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
-      matmul(*layer.down, hidden, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true,
-             thread);
+      matmul(*layer.down, hidden, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true, thread);
     });
   });
 }
@@ -410,8 +408,7 @@ void CpuStream::head(const Weight& norm, const Weight& output, float* logits) {
 
 }  // namespace
 
-std::unique_ptr<Stream> make_cpu_stream(const cpu::KernelTable& kernels,
-                                        const StreamShape& shape) {
+std::unique_ptr<Stream> make_cpu_stream(const cpu::KernelTable& kernels, const StreamShape& shape) {
   if (shape.attention.head_dim > cpu::kMaxHeadDim)
     fail(ErrorKind::unsupported, "heads of ", shape.attention.head_dim,
          " values are not supported; the most is ", cpu::kMaxHeadDim);

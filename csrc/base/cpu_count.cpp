@@ -13,6 +13,7 @@
 #if defined(_WIN32)
 #define NOMINMAX
 #include <windows.h>
+
 #include <vector>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>

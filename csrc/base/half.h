@@ -23,10 +23,10 @@ inline uint16_t float_to_half(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return uint16_t(sign | 0x7e00u);    // NaN
-  if (magnitude >= 0x477ff000u) return uint16_t(sign | 0x7c00u);   // rounds to infinity
-  if (magnitude < 0x38800000u) {                                   // subnormal result
-    const float scaled = std::bit_cast<float>(magnitude) + 0.5f;   // 0.5 has an ulp of 2^-24
+  if (magnitude > 0x7f800000u) return uint16_t(sign | 0x7e00u);   // NaN
+  if (magnitude >= 0x477ff000u) return uint16_t(sign | 0x7c00u);  // rounds to infinity
+  if (magnitude < 0x38800000u) {                                  // subnormal result
+    const float scaled = std::bit_cast<float>(magnitude) + 0.5f;  // 0.5 has an ulp of 2^-24
     return uint16_t(sign | (std::bit_cast<uint32_t>(scaled) - 0x3f000000u));
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);

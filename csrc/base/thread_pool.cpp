@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
-#include <immintrin.h>
+#if defined(_MSC_VER)
+#include <intrin.h>
 #endif
 
 namespace pyllamacpp {
@@ -13,9 +13,13 @@ namespace pyllamacpp {
 namespace {
 
 inline void pause() {
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(_MSC_VER) && defined(_M_X64)
   _mm_pause();
-#elif defined(__aarch64__) && !defined(_MSC_VER)
+#elif defined(_MSC_VER)
+  __yield();
+#elif defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
   __asm__ volatile("yield");
 #endif
 }

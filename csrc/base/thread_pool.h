@@ -47,10 +47,10 @@ class ThreadPool {
   const void* task_ = nullptr;
   int active_ = 1;
   bool stop_ = false;
-  alignas(64) std::atomic<uint32_t> epoch_ = 0;    // counts tasks
-  alignas(64) std::atomic<int32_t> running_ = 0;   // workers that have not finished the task
-  alignas(64) std::atomic<int32_t> arrived_ = 0;   // threads waiting at the barrier
-  alignas(64) std::atomic<uint32_t> phase_ = 0;    // counts barriers
+  alignas(64) std::atomic<uint32_t> epoch_ = 0;   // counts tasks
+  alignas(64) std::atomic<int32_t> running_ = 0;  // workers that have not finished the task
+  alignas(64) std::atomic<int32_t> arrived_ = 0;  // threads waiting at the barrier
+  alignas(64) std::atomic<uint32_t> phase_ = 0;   // counts barriers
 };
 
 }  // namespace pyllamacpp

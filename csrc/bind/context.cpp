@@ -72,8 +72,12 @@ void register_context(py::module_& m) {
       .def("decode", &decode, py::arg("pieces"),
            "Appends (sequence, tokens, 'none' | 'last' | 'all' logits) pieces: all or nothing.")
       .def("logits", &logits, "float32 [n_outputs, n_vocab] of the last decode.")
-      .def("length", [](PyContext& c, int32_t s) { return c.context.length(s); }, py::arg("sequence"))
-      .def("tokens", [](PyContext& c, int32_t s) { return c.context.tokens(s); }, py::arg("sequence"))
+      .def(
+          "length", [](PyContext& c, int32_t s) { return c.context.length(s); },
+          py::arg("sequence"))
+      .def(
+          "tokens", [](PyContext& c, int32_t s) { return c.context.tokens(s); },
+          py::arg("sequence"))
       .def(
           "trim",
           [](PyContext& c, int32_t sequence, int32_t length) {
@@ -86,8 +90,9 @@ void register_context(py::module_& m) {
             c.exclusive([&] { c.context.fork(from, to); });
           },
           py::arg("from_"), py::arg("to"))
-      .def("cancel", [](PyContext& c) { c.context.cancel(); },
-           "Stops the evaluation that runs, or else the next one. Any thread may call it.");
+      .def(
+          "cancel", [](PyContext& c) { c.context.cancel(); },
+          "Stops the evaluation that runs, or else the next one. Any thread may call it.");
 }
 
 }  // namespace pyllamacpp

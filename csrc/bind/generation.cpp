@@ -44,8 +44,7 @@ void register_generation(py::module_& m) {
                return Generation(context->context, sequence, std::move(prompt), std::move(params));
              };
              auto generation = context->exclusive(make);
-             return std::unique_ptr<PyGeneration>(
-                 new PyGeneration{context, std::move(generation)});
+             return std::unique_ptr<PyGeneration>(new PyGeneration{context, std::move(generation)});
            }),
            py::arg("context"), py::arg("prompt"), py::kw_only(), py::arg("sequence") = 0,
            py::arg("max_tokens") = -1, py::arg("stop") = std::vector<std::string>{},

@@ -62,8 +62,8 @@ void register_gguf(py::module_& m) {
       .def_property_readonly("tensors", [](const GgufFile& file) {
         std::vector<Tensor> list;
         for (const TensorInfo& t : file.tensors())
-          list.push_back({std::string(t.name), traits(t.type).name, t.shape, t.data.size(),
-                          t.offset});
+          list.push_back(
+              {std::string(t.name), traits(t.type).name, t.shape, t.data.size(), t.offset});
         return list;
       });
 }

@@ -32,11 +32,11 @@ void register_tokenizer(py::module_& m) {
            py::kw_only(), py::arg("model"), py::arg("tokens"),
            py::arg("scores") = std::vector<float>{}, py::arg("types"),
            py::arg("merges") = std::vector<std::string>{}, py::arg("pre") = "",
-           py::arg("bos") = py::none(), py::arg("eos") = py::none(), py::arg("unknown") = py::none(),
-           py::arg("add_bos") = false, py::arg("add_space_prefix") = true)
+           py::arg("bos") = py::none(), py::arg("eos") = py::none(),
+           py::arg("unknown") = py::none(), py::arg("add_bos") = false,
+           py::arg("add_space_prefix") = true)
       .def_static(
-          "from_gguf",
-          [](const std::string& path) { return load_tokenizer(GgufFile::open(path)); },
+          "from_gguf", [](const std::string& path) { return load_tokenizer(GgufFile::open(path)); },
           py::arg("path"), py::call_guard<py::gil_scoped_release>())
       .def(
           "encode",

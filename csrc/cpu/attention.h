@@ -46,11 +46,11 @@ static inline void page_values(SoftmaxState* state, const float* decay,
   for (; d + V * W <= head_dim; d += V * W) {
     F acc[NQ][V];
     for (int i = 0; i < NQ; ++i)
-      for (int v = 0; v < V; ++v)
-        acc[i][v] = mul(load(state[i].out + d + v * W), splat(decay[i]));
+      for (int v = 0; v < V; ++v) acc[i][v] = mul(load(state[i].out + d + v * W), splat(decay[i]));
     for (int key = 0; key < n_keys; ++key) {
       F value[V];
-      for (int v = 0; v < V; ++v) value[v] = load_half(values + int64_t(key) * head_dim + d + v * W);
+      for (int v = 0; v < V; ++v)
+        value[v] = load_half(values + int64_t(key) * head_dim + d + v * W);
       for (int i = 0; i < NQ; ++i) {
         const F weight = splat(p[i][key]);
         for (int v = 0; v < V; ++v) acc[i][v] = fma(weight, value[v], acc[i][v]);

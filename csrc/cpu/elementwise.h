@@ -46,8 +46,7 @@ static void rms_norm(float* y, const float* x, const float* weight, int64_t n, f
   }
   const float mean = sum(add(acc[0], acc[1])) / float(n);
   const F scale = splat(1.0f / sqrtf(mean + eps));
-  for (i = 0; i + W <= n; i += W)
-    store(y + i, mul(mul(load(x + i), scale), load(weight + i)));
+  for (i = 0; i + W <= n; i += W) store(y + i, mul(mul(load(x + i), scale), load(weight + i)));
   if (i < n) {
     const int part = int(n - i);
     store_n(y + i, mul(mul(load_n(x + i, part), scale), load_n(weight + i, part)), part);

@@ -32,8 +32,8 @@ enum class ActKind { f32, q8_32, q8_256 };
 // x = d * q, q in [-127, 127], d = max|x| / 127.
 struct ActBlock32 {
   float d;
-  float sum_d;   // d * sum(q), for types with a minimum
-  int32_t sum;   // sum(q), for types whose bytes are offset
+  float sum_d;  // d * sum(q), for types with a minimum
+  int32_t sum;  // sum(q), for types whose bytes are offset
   int8_t q[32];
 };
 struct ActBlock256 {
@@ -49,12 +49,12 @@ struct MatmulArgs {
   int64_t k;               // length of a row, a multiple of the type's block
   int64_t row_begin;       // a multiple of kRowGroup; rows [row_begin, row_end) are computed
   int64_t row_end;
-  const void* x;           // n_cols columns of activations of the row's ActKind, one after another
+  const void* x;  // n_cols columns of activations of the row's ActKind, one after another
   int64_t n_cols;
   float* y;
   int64_t y_stride;
   bool accumulate;
-  uint8_t* scratch;        // scratch_bytes(k), 64-byte aligned
+  uint8_t* scratch;  // scratch_bytes(k), 64-byte aligned
 };
 
 struct TypeKernels {
@@ -73,15 +73,15 @@ struct TypeKernels {
 
 // Attention of `n_queries` query vectors that share one KV head.
 struct AttentionArgs {
-  const float* const* q;   // [n_queries][head_dim], already scaled by 1/sqrt(head_dim)
-  float* const* out;       // [n_queries][head_dim]
-  const int32_t* n_keys;   // [n_queries]: keys [0, n_keys) are visible, at least 1
+  const float* const* q;  // [n_queries][head_dim], already scaled by 1/sqrt(head_dim)
+  float* const* out;      // [n_queries][head_dim]
+  const int32_t* n_keys;  // [n_queries]: keys [0, n_keys) are visible, at least 1
   int32_t n_queries;
-  int32_t head_dim;        // <= kMaxHeadDim
-  const int32_t* pages;    // the sequence's pages in order
-  const half_t* k;         // this head in page 0; a page holds K transposed: [head_dim][kPageTokens]
-  const half_t* v;         // this head in page 0; a page holds V by key: [kPageTokens][head_dim]
-  int64_t page_stride;     // halves from a page to the next
+  int32_t head_dim;      // <= kMaxHeadDim
+  const int32_t* pages;  // the sequence's pages in order
+  const half_t* k;       // this head in page 0; a page holds K transposed: [head_dim][kPageTokens]
+  const half_t* v;       // this head in page 0; a page holds V by key: [kPageTokens][head_dim]
+  int64_t page_stride;   // halves from a page to the next
 };
 
 struct KernelTable {
@@ -97,9 +97,9 @@ struct KernelTable {
   void (*rope_halves)(float* x, const float* cos_sin, int64_t n);       // pairs (i, i + n/2)
   // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
   void (*swiglu)(float* y, const float* gate, const float* up, int64_t n);
-  void (*softmax)(float* x, int64_t n);  // in place, n >= 1
-  void (*add)(float* y, const float* x, int64_t n);    // y += x
-  void (*scale)(float* x, float factor, int64_t n);    // x *= factor
+  void (*softmax)(float* x, int64_t n);              // in place, n >= 1
+  void (*add)(float* y, const float* x, int64_t n);  // y += x
+  void (*scale)(float* x, float factor, int64_t n);  // x *= factor
   void (*to_half)(half_t* y, const float* x, int64_t n);
   void (*quantize_q8_32)(ActBlock32* y, const float* x, int64_t n);    // n % 32 == 0
   void (*quantize_q8_256)(ActBlock256* y, const float* x, int64_t n);  // n % 256 == 0

@@ -221,7 +221,7 @@ struct BlockType {
   }
 
   static constexpr TypeKernels entry() {
-    return {C::kType,    ActKind::q8_32, scratch_bytes, matmul_rows,
+    return {C::kType,     ActKind::q8_32, scratch_bytes, matmul_rows,
             packed_bytes, pack,           matmul_packed};
   }
 };

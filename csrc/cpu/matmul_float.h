@@ -27,8 +27,7 @@ static void tile_float(const typename C::Element* w, const float* x, int64_t k, 
     const int n = k - i < W ? int(k - i) : W;
     for (int r = 0; r < NR; ++r) {
       const F wide = C::load_part(w + r * k + i, n);
-      for (int c = 0; c < NC; ++c)
-        acc[j][r][c] = fma(wide, load_n(x + c * k + i, n), acc[j][r][c]);
+      for (int c = 0; c < NC; ++c) acc[j][r][c] = fma(wide, load_n(x + c * k + i, n), acc[j][r][c]);
     }
   }
   for (int r = 0; r < NR; ++r)
@@ -66,10 +65,9 @@ struct FloatType {
       const int n_rows = a.row_end - r < tile_rows ? int(a.row_end - r) : tile_rows;
       for (int64_t c = 0; c < a.n_cols; c += kFloatTileCols) {
         const int n_cols = a.n_cols - c < kFloatTileCols ? int(a.n_cols - c) : kFloatTileCols;
-        tile_float_any<C, kFloatTileRows, kFloatTileCols>(n_rows, n_cols, weights + r * a.k,
-                                                          x + c * a.k, a.k,
-                                                          a.y + c * a.y_stride + r, a.y_stride,
-                                                          a.accumulate);
+        tile_float_any<C, kFloatTileRows, kFloatTileCols>(
+            n_rows, n_cols, weights + r * a.k, x + c * a.k, a.k, a.y + c * a.y_stride + r,
+            a.y_stride, a.accumulate);
       }
     }
   }

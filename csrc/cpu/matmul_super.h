@@ -138,8 +138,8 @@ struct SuperType {
         const ActBlock256* x = static_cast<const ActBlock256*>(a.x) + c * n_blocks;
         for (int64_t r = row; r < end; r += W)
           tile_super_cols<C>(n_cols, a.scratch + (r - row) / W * panel_bytes, n_blocks, x,
-                             a.y + c * a.y_stride + r, a.y_stride,
-                             end - r < W ? int(end - r) : W, a.accumulate);
+                             a.y + c * a.y_stride + r, a.y_stride, end - r < W ? int(end - r) : W,
+                             a.accumulate);
       }
     }
   }

@@ -77,7 +77,7 @@ bool looks_like_safetensors(std::string_view text) {
 }
 
 template <class T>
-std::vector<size_t> sorted_index(const std::vector<T>& items, std::string_view T::*name) {
+std::vector<size_t> sorted_index(const std::vector<T>& items, std::string_view T::* name) {
   std::vector<size_t> order(items.size());
   std::iota(order.begin(), order.end(), size_t(0));
   std::sort(order.begin(), order.end(),
@@ -87,7 +87,7 @@ std::vector<size_t> sorted_index(const std::vector<T>& items, std::string_view T
 
 template <class T>
 void check_unique(const std::vector<T>& items, const std::vector<size_t>& order,
-                  std::string_view T::*name, const char* what, const std::string& file) {
+                  std::string_view T::* name, const char* what, const std::string& file) {
   const auto same = [&](size_t a, size_t b) { return items[a].*name == items[b].*name; };
   const auto twice = std::adjacent_find(order.begin(), order.end(), same);
   if (twice != order.end())

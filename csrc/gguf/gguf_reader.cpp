@@ -13,7 +13,7 @@ namespace {
 
 template <class T>
 const T* find_sorted(const std::vector<T>& items, const std::vector<size_t>& order,
-                     std::string_view T::*name, std::string_view wanted) {
+                     std::string_view T::* name, std::string_view wanted) {
   const auto at =
       std::lower_bound(order.begin(), order.end(), wanted,
                        [&](size_t i, std::string_view text) { return items[i].*name < text; });

@@ -97,8 +97,8 @@ ModelConfig read_config(const GgufFile& file) {
     fail(ErrorKind::format, file.name(), ": ", c.n_heads, " heads cannot share ", c.n_kv_heads,
          " key and value heads evenly");
   if (!file.find(keys.name("attention.key_length")) && c.dim % c.n_heads != 0)
-    fail(ErrorKind::format, file.name(), ": embedding length ", c.dim,
-         " is not a multiple of the ", c.n_heads, " heads");
+    fail(ErrorKind::format, file.name(), ": embedding length ", c.dim, " is not a multiple of the ",
+         c.n_heads, " heads");
   c.head_dim = keys.positive_or("attention.key_length", c.dim / c.n_heads, 1 << 12);
   if (const int32_t v = keys.positive_or("attention.value_length", c.head_dim); v != c.head_dim)
     fail(ErrorKind::unsupported, file.name(), ": heads with keys of ", c.head_dim,

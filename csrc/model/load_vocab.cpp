@@ -50,8 +50,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const GgufFile& file) {
   // Defaults of the format where a file does not say: SentencePiece vocabularies begin texts.
   data.add_bos = file.find_bool("tokenizer.ggml.add_bos_token").value_or(sentencepiece);
   data.add_eos = file.find_bool("tokenizer.ggml.add_eos_token").value_or(false);
-  data.add_space_prefix =
-      file.find_bool("tokenizer.ggml.add_space_prefix").value_or(sentencepiece);
+  data.add_space_prefix = file.find_bool("tokenizer.ggml.add_space_prefix").value_or(sentencepiece);
   return Tokenizer::make(std::move(data));
 }
 

@@ -32,7 +32,7 @@ class Model {
 
   // The rest is absent with vocab_only.
   Backend& backend() const { return *backend_; }
-  const Weight& embedding() const { return *embedding_; }    // [n_vocab][dim]
+  const Weight& embedding() const { return *embedding_; }  // [n_vocab][dim]
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const Weight& output_norm() const { return *output_norm_; }  // [dim]
   const Weight& output() const { return *output_; }            // [n_vocab][dim]

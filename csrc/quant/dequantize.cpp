@@ -36,10 +36,9 @@ void decode(const BlockQ4_K& b, float* y) {
   for (int j = 0; j < 8; ++j) {
     // Scales and mins 0-3 lie in the low six bits of bytes 0-3 and 4-7; of 4-7 the low four bits
     // share bytes 8-11 and the high two are the top bits of bytes 0-3 and 4-7.
-    const int scale = j < 4 ? b.scales[j] & 63
-                            : (b.scales[j + 4] & 15) | (b.scales[j - 4] >> 6 << 4);
-    const int min = j < 4 ? b.scales[j + 4] & 63
-                          : (b.scales[j + 4] >> 4) | (b.scales[j] >> 6 << 4);
+    const int scale =
+        j < 4 ? b.scales[j] & 63 : (b.scales[j + 4] & 15) | (b.scales[j - 4] >> 6 << 4);
+    const int min = j < 4 ? b.scales[j + 4] & 63 : (b.scales[j + 4] >> 4) | (b.scales[j] >> 6 << 4);
     const uint8_t* q = b.q + 32 * (j / 2);
     for (int i = 0; i < 32; ++i) {
       const int v = j % 2 ? q[i] >> 4 : q[i] & 15;
@@ -101,8 +100,9 @@ bool can_dequantize(DType type) { return find_decoder(type) != nullptr; }
 
 void dequantize(DType type, const void* src, float* dst, int64_t n) {
   const Decoder decoder = find_decoder(type);
-  if (!decoder) fail(ErrorKind::unsupported, "weights of type ", traits(type).name,
-                     " cannot be read by this version");
+  if (!decoder)
+    fail(ErrorKind::unsupported, "weights of type ", traits(type).name,
+         " cannot be read by this version");
   decoder(src, dst, n);
 }
 

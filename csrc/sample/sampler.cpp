@@ -61,15 +61,17 @@ bool Sampler::before(const Candidate& a, const Candidate& b) {
 void Sampler::take_best(std::span<const float> logits, size_t k) {
   candidates_.clear();
   float least = -INFINITY;
-  for_above(logits, [&] { return least; }, [&](size_t i) {
-    candidates_.push_back({logits[i], int32_t(i)});
-    std::push_heap(candidates_.begin(), candidates_.end(), before);
-    if (candidates_.size() > k) {
-      std::pop_heap(candidates_.begin(), candidates_.end(), before);
-      candidates_.pop_back();
-    }
-    if (candidates_.size() == k) least = candidates_.front().logit;
-  });
+  for_above(
+      logits, [&] { return least; },
+      [&](size_t i) {
+        candidates_.push_back({logits[i], int32_t(i)});
+        std::push_heap(candidates_.begin(), candidates_.end(), before);
+        if (candidates_.size() > k) {
+          std::pop_heap(candidates_.begin(), candidates_.end(), before);
+          candidates_.pop_back();
+        }
+        if (candidates_.size() == k) least = candidates_.front().logit;
+      });
   std::sort_heap(candidates_.begin(), candidates_.end(), before);
 }
 

@@ -27,7 +27,8 @@ ContextParams with_defaults(const Model& model, ContextParams p) {
   if (p.n_ctx == 0) p.n_ctx = model.config().n_ctx_train;
   in_range("n_ctx", p.n_ctx, 1, 1 << 30);
   p.n_batch = std::min(in_range("n_batch", p.n_batch, 1, 1 << 20), p.n_ctx);
-  if (in_range("n_threads", p.n_threads, 0, kMostThreads) == 0) p.n_threads = default_thread_count();
+  if (in_range("n_threads", p.n_threads, 0, kMostThreads) == 0)
+    p.n_threads = default_thread_count();
   if (in_range("n_threads_batch", p.n_threads_batch, 0, kMostThreads) == 0)
     p.n_threads_batch = p.n_threads;
   in_range("max_sequences", p.max_sequences, 1, kMostSequences);
@@ -93,9 +94,7 @@ void Context::check(std::span<const BatchPiece> pieces) const {
   }
 }
 
-bool Context::cancelled() {
-  return cancel_requested_.exchange(false) || (poll_ && poll_());
-}
+bool Context::cancelled() { return cancel_requested_.exchange(false) || (poll_ && poll_()); }
 
 void Context::decode(std::span<const BatchPiece> pieces) {
   check(pieces);
@@ -131,8 +130,9 @@ void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>
   batch_.clear();
   const auto flush = [&] {
     if (batch_.tokens.empty()) return;
-    forward(*model_, *stream_, cache_, batch_.view(), logits,
-            [](void* self) { return static_cast<Context*>(self)->cancelled(); }, this);
+    forward(
+        *model_, *stream_, cache_, batch_.view(), logits,
+        [](void* self) { return static_cast<Context*>(self)->cancelled(); }, this);
     logits += batch_.outputs.size() * size_t(model_->config().n_vocab);
     batch_.clear();
   };

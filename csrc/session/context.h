@@ -16,9 +16,9 @@
 namespace pyllamacpp {
 
 struct ContextParams {
-  int32_t n_ctx = 0;            // tokens in the KV cache, all sequences together; 0: the model's own
-  int32_t n_batch = 512;        // rows of one forward pass
-  int32_t n_threads = 0;        // for single rows; 0: default_thread_count()
+  int32_t n_ctx = 0;      // tokens in the KV cache, all sequences together; 0: the model's own
+  int32_t n_batch = 512;  // rows of one forward pass
+  int32_t n_threads = 0;  // for single rows; 0: default_thread_count()
   int32_t n_threads_batch = 0;  // for larger batches; 0: as n_threads
   int32_t max_sequences = 1;
 };

@@ -24,10 +24,9 @@ Generation::Generation(Context& context, int32_t sequence, std::vector<int32_t> 
   // The last token is always evaluated: its logits are wanted.
   const std::vector<int32_t>& held = context_.tokens(sequence_);
   const size_t most = std::min(held.size(), pending_.size() - 1);
-  n_reused_ = int32_t(std::mismatch(held.begin(), held.begin() + std::ptrdiff_t(most),
-                                    pending_.begin())
-                          .first -
-                      held.begin());
+  n_reused_ = int32_t(
+      std::mismatch(held.begin(), held.begin() + std::ptrdiff_t(most), pending_.begin()).first -
+      held.begin());
   context_.trim(sequence_, n_reused_);
   pending_.erase(pending_.begin(), pending_.begin() + n_reused_);
 }
@@ -57,11 +56,9 @@ GenerationStep Generation::next() {
   std::string text = stops_.push(utf8_.push(tokenizer.piece(token, false)));
   if (stops_.hit()) return finish(FinishReason::stop, std::move(text), token);
   pending_.push_back(token);
-  if (n_generated_ == params_.max_tokens ||
-      context_.length(sequence_) == context_.params().n_ctx) {
+  if (n_generated_ == params_.max_tokens || context_.length(sequence_) == context_.params().n_ctx) {
     text += tail();
-    return finish(stops_.hit() ? FinishReason::stop : FinishReason::length, std::move(text),
-                  token);
+    return finish(stops_.hit() ? FinishReason::stop : FinishReason::length, std::move(text), token);
   }
   return {std::move(text), token, FinishReason::none};
 }

@@ -24,8 +24,8 @@ struct GenerationParams {
 enum class FinishReason { none, stop, length };
 
 struct GenerationStep {
-  std::string text;                                // new text, may be empty
-  int32_t token = -1;                              // the token sampled, -1: none in this step
+  std::string text;                                 // new text, may be empty
+  int32_t token = -1;                               // the token sampled, -1: none in this step
   FinishReason finish_reason = FinishReason::none;  // not none: this was the last step
 };
 

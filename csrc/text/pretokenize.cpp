@@ -103,12 +103,9 @@ size_t cl100k_word_end(std::string_view text, size_t at) {
 }
 
 constexpr Pretokenizer kPretokenizers[] = {
-    {"default", gpt2_word_end, false, false},
-    {"gpt-2", gpt2_word_end, false, false},
-    {"smollm", gpt2_word_end, true, false},
-    {"llama-bpe", cl100k_word_end<3>, false, true},
-    {"llama3", cl100k_word_end<3>, false, true},
-    {"llama-v3", cl100k_word_end<3>, false, true},
+    {"default", gpt2_word_end, false, false},    {"gpt-2", gpt2_word_end, false, false},
+    {"smollm", gpt2_word_end, true, false},      {"llama-bpe", cl100k_word_end<3>, false, true},
+    {"llama3", cl100k_word_end<3>, false, true}, {"llama-v3", cl100k_word_end<3>, false, true},
 };
 
 }  // namespace

@@ -48,16 +48,12 @@ int byte_value(std::string_view token) {
   return std::from_chars(token.data() + 3, end, value, 16).ptr == end ? value : -1;
 }
 
-bool mergeable(TokenType type) {
-  return type == TokenType::normal || type == TokenType::undefined;
-}
+bool mergeable(TokenType type) { return type == TokenType::normal || type == TokenType::undefined; }
 
 }  // namespace
 
 SpmTokenizer::SpmTokenizer(VocabData data)
-    : Tokenizer(std::move(data)),
-      ids_(data_.tokens),
-      neighbours_(0) {
+    : Tokenizer(std::move(data)), ids_(data_.tokens), neighbours_(0) {
   read_byte_tokens();
   rank_scores();
   for (TokenId id = 0; id < size(); ++id) {

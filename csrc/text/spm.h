@@ -34,7 +34,7 @@ class SpmTokenizer : public Tokenizer {
   void append_ids(std::string_view bytes, TokenId id, std::vector<TokenId>* out) const;
 
   std::array<std::optional<TokenId>, 256> byte_tokens_;
-  TokenMap ids_;              // of the tokens that merging can make
+  TokenMap ids_;               // of the tokens that merging can make
   size_t longest_ = 0;         // bytes of the longest of them
   std::vector<Merge> merges_;  // by token
   // The pairs of neighbouring characters that occur inside some token. Between other pairs no

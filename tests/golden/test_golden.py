@@ -21,10 +21,10 @@ Array = npt.NDArray[np.float64]
 # The engine multiplies 4-bit weights by activations rounded to 8 bits per block of 32; all else
 # (float32 sums, a half-precision KV cache) is finer by a factor of ten or more. The golden record
 # holds what that rounding does to the float64 oracle: the rms shift of a prompt's last logits, and
-# of the gaps between its two best. The engine's rounding is another draw of the same noise. One draw
-# is mostly a shift common to many logits, 0.13 to 0.50 by luck, so the prompts are pooled (0.30) and
-# twice that is allowed; llama.cpp, a third draw, has 0.14 to 0.30. A wrong kernel is far outside:
-# the logits themselves have an rms of 3 to 8.
+# of the gaps between its two best. The engine's rounding is another draw of the same noise. One
+# draw is mostly a shift common to many logits, 0.13 to 0.50 by luck, so the prompts are pooled
+# (0.30) and twice that is allowed; llama.cpp, a third draw, has 0.14 to 0.30. A wrong kernel is far
+# outside: the logits themselves have an rms of 3 to 8.
 RMS_FACTOR = 2.0
 # One logit or gap among a few dozen: 4 standard deviations of a normal deviate.
 SIGMAS = 4.0
@@ -165,7 +165,7 @@ def test_no_window_stands_out(nll: list[Array], golden: dict[str, Any]) -> None:
     """An error that favours some windows and harms others would pass the mean."""
     expected = np.array(golden["perplexity"]["mean_nll_per_window"][: len(nll)])
     difference = np.array([w.mean() for w in nll]) - expected
-    assert np.abs(difference).max() <= 0.02  # 2% of a window's perplexity
+    assert np.abs(difference).max() <= 0.03  # llama.cpp: 0.015, rms 0.004
 
 
 def test_perplexity_command(

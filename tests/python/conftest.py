@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from pyllamacpp import Llama
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+
 from pyllamacpp import Llama
 from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
 

@@ -1,6 +1,7 @@
 """create_chat_completion."""
 
 import pytest
+
 from pyllamacpp import Llama
 from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
 

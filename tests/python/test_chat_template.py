@@ -1,6 +1,7 @@
 """Templates in the sandbox."""
 
 import pytest
+
 from pyllamacpp.chat.template import CHATML, ChatTemplate
 from pyllamacpp.errors import FormatError, InvalidArgumentError
 
@@ -33,7 +34,13 @@ def test_what_templates_of_the_ecosystem_use() -> None:
 
 
 def test_blocks_are_trimmed() -> None:
-    source = "{% for m in messages %}\n    {% if true %}\n{{ m.content }}\n    {% endif %}\n{% endfor %}\n"
+    source = (
+        "{% for m in messages %}\n"
+        "    {% if true %}\n"
+        "{{ m.content }}\n"
+        "    {% endif %}\n"
+        "{% endfor %}\n"
+    )
     assert render(source) == "hi\n"
 
 

@@ -1,6 +1,7 @@
 """create_completion: results, streams, stops, seeds."""
 
 import pytest
+
 from pyllamacpp import Llama
 from pyllamacpp.errors import ContextFullError, InvalidArgumentError, PyllamacppError
 

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from pyllamacpp import Llama
 from pyllamacpp.errors import ContextFullError, InvalidArgumentError
 

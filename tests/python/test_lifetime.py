@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from pyllamacpp import Llama
 from pyllamacpp.errors import FileError, FormatError, ModelFileError, PyllamacppError
 
@@ -76,14 +77,15 @@ def test_close_frees_and_says_so(default_model: Path) -> None:
 
 
 def test_pickling_loads_again(default_model: Path) -> None:
-    with Llama(str(default_model), n_ctx=96, seed=7, verbose=False) as llm:
-        with pickle.loads(pickle.dumps(llm)) as copy:
-            assert copy.n_ctx() == 96
-            text = [
-                one("Once", max_tokens=12, temperature=1.5)["choices"][0]["text"]
-                for one in (llm, copy)
-            ]
-            assert text[0] == text[1]
+    with (
+        Llama(str(default_model), n_ctx=96, seed=7, verbose=False) as llm,
+        pickle.loads(pickle.dumps(llm)) as copy,
+    ):
+        assert copy.n_ctx() == 96
+        first, second = (
+            one("Once", max_tokens=12, temperature=1.5)["choices"][0]["text"] for one in (llm, copy)
+        )
+        assert first == second
 
 
 def test_verbose_turns_on_the_logger(default_model: Path, caplog) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from pyllamacpp import Llama, _core
 from pyllamacpp.errors import InvalidArgumentError
 from pyllamacpp.eval.perplexity import negative_log_likelihoods, perplexity

@@ -86,9 +86,7 @@ static inline I load_i8(const int8_t* p) {
   return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
 
-static inline B bload(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
+static inline B bload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void bstore(void* p, B a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
 static inline B bsplat4(const void* p) {
   int32_t word;

@@ -39,8 +39,7 @@ static inline F load_half_n(const uint16_t* p, int n) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lane_mask(n), p));
 }
 static inline void store_half(uint16_t* p, F a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                      _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
 static inline void store_half_n(uint16_t* p, F a, int n) {
   _mm256_mask_storeu_epi16(p, lane_mask(n), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
@@ -104,9 +103,7 @@ static inline void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
 
-static inline X xload(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
+static inline X xload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void xstore(void* p, X a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
 static inline X xand(X a, uint8_t mask) {
   return _mm256_and_si256(a, _mm256_set1_epi8(int8_t(mask)));

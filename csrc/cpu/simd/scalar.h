@@ -1,4 +1,5 @@
-// The vocabulary in portable C++: four lanes as plain arrays. Its table is the oracle of the others.
+// The vocabulary in portable C++: four lanes as plain arrays. Its table is the oracle of the
+// others.
 #pragma once
 
 #include <bit>
@@ -9,14 +10,14 @@
 
 namespace pyllamacpp::cpu::scalar {
 
-inline constexpr int W = 4;             // lanes: floats or int32 per vector
-inline constexpr int kSignedBias = 0;   // what signed weight bytes are offset by for dot_signed
-inline constexpr int kTilePanels = 1;   // register tiles of the matrix products
+inline constexpr int W = 4;            // lanes: floats or int32 per vector
+inline constexpr int kSignedBias = 0;  // what signed weight bytes are offset by for dot_signed
+inline constexpr int kTilePanels = 1;  // register tiles of the matrix products
 inline constexpr int kTileCols = 2;
 inline constexpr int kTileColsK = 2;
 inline constexpr int kFloatTileRows = 2;
 inline constexpr int kFloatTileCols = 2;
-inline constexpr int kQueryTile = 2;    // queries per attention tile
+inline constexpr int kQueryTile = 2;  // queries per attention tile
 inline constexpr int kValueVectors = 2;
 
 // NOLINTBEGIN(cppcoreguidelines-pro-type-member-init)
@@ -85,8 +86,8 @@ static inline I iadd(I a, I b) { PYL_EACH(I, a.v[i] + b.v[i]); }
 static inline I imul(I a, I b) { PYL_EACH(I, a.v[i] * b.v[i]); }
 static inline I load_i8(const int8_t* p) { PYL_EACH(I, p[i]); }
 
-#define PYL_EACH_BYTE(type, n, expr)         \
-  type r;                                    \
+#define PYL_EACH_BYTE(type, n, expr)                    \
+  type r;                                               \
   for (int i = 0; i < (n); ++i) r.v[i] = uint8_t(expr); \
   return r
 

@@ -1,0 +1,179 @@
+// pyllamacpp-chat: the native program. Answers go to standard output, everything else to standard
+// error.
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <exception>
+#include <iostream>
+#include <new>
+#include <random>
+
+#include "base/error.h"
+#include "chat/chat_format.h"
+#include "chat/options.h"
+#include "session/generation.h"
+
+#if defined(_WIN32)
+#define NOMINMAX
+#include <io.h>
+#include <windows.h>
+// after windows.h
+#include <shellapi.h>
+#else
+#include <unistd.h>
+#endif
+
+namespace pyllamacpp {
+namespace {
+
+std::atomic<bool> interrupted = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "set by a signal handler");
+
+void on_interrupt(int) { interrupted = true; }
+
+// A read that waits for a line is ended by Ctrl-C, not begun again.
+void catch_interrupts() {
+#if defined(_WIN32)
+  std::signal(SIGINT, on_interrupt);
+#else
+  struct sigaction action = {};
+  action.sa_handler = on_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+#endif
+}
+
+bool is_terminal() {
+#if defined(_WIN32)
+  return _isatty(_fileno(stdin));
+#else
+  return isatty(STDIN_FILENO);
+#endif
+}
+
+enum class End { finished, context_full, interrupted };
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  End end = End::finished;
+};
+
+// Writes an answer as it is made.
+Answer answer(Context& context, std::vector<int32_t> prompt, const GenerationParams& params) {
+  Answer a;
+  Generation generation(context, 0, std::move(prompt), params);
+  try {
+    for (;;) {
+      const GenerationStep step = generation.next();
+      std::cout << step.text << std::flush;
+      if (step.token >= 0) a.tokens.push_back(step.token);
+      if (step.finish_reason == FinishReason::length &&
+          params.max_tokens != generation.n_generated())
+        a.end = End::context_full;
+      if (step.finish_reason != FinishReason::none) break;
+    }
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::cancelled) throw;
+    a.end = End::interrupted;
+  }
+  std::cout << std::endl;
+  return a;
+}
+
+int complete(Context& context, const Options& options, const GenerationParams& params) {
+  const Answer a =
+      answer(context, context.model().tokenizer().encode(*options.prompt, true, false), params);
+  if (a.end == End::context_full) std::cerr << "pyllamacpp-chat: the context is full\n";
+  return a.end == End::interrupted ? 130 : 0;
+}
+
+int chat(Context& context, const Options& options, const GenerationParams& params) {
+  const Tokenizer& tokenizer = context.model().tokenizer();
+  const ChatFormat format = ChatFormat::choose(context.model().file(), options.format);
+  const bool terminal = is_terminal();
+  if (terminal)
+    std::cerr << "format " << format.name() << ", context " << context.params().n_ctx
+              << " tokens; Ctrl-C stops an answer, Ctrl-D leaves\n";
+  const std::string& system = options.system.empty() ? format.default_system() : options.system;
+  std::vector<int32_t> conversation = tokenizer.encode(format.opening(system), true, true);
+  for (std::string line;;) {
+    interrupted = false;
+    if (terminal) std::cerr << "> " << std::flush;
+    if (!std::getline(std::cin, line)) break;
+    if (line.empty()) continue;
+    std::vector<int32_t> prompt = conversation;
+    const std::vector<int32_t> turn = tokenizer.encode(format.turn(line), false, true);
+    prompt.insert(prompt.end(), turn.begin(), turn.end());
+    if (int32_t(prompt.size()) >= context.params().n_ctx) {
+      std::cerr << "pyllamacpp-chat: the context of " << context.params().n_ctx
+                << " tokens has no room for this message; start again or use a larger -c\n";
+      if (!terminal) return 1;
+      continue;
+    }
+    const Answer a = answer(context, prompt, params);
+    if (a.end == End::context_full)
+      std::cerr << "pyllamacpp-chat: the context is full; the answer ends here\n";
+    conversation = std::move(prompt);
+    for (int32_t token : a.tokens)
+      if (!tokenizer.ends_generation(token)) conversation.push_back(token);
+    const std::vector<int32_t> closing = tokenizer.encode(format.closing(), false, true);
+    conversation.insert(conversation.end(), closing.begin(), closing.end());
+  }
+  if (terminal) std::cerr << "\n";
+  return 0;
+}
+
+int run(const Options& options) {
+  const auto model = std::make_shared<const Model>(options.model, ModelParams{});
+  ContextParams params;
+  params.n_ctx = options.n_ctx ? options.n_ctx : std::min(model->config().n_ctx_train, 4096);
+  params.n_threads = options.n_threads;
+  Context context(model, params);
+  context.set_poll([] { return interrupted.load(); });
+  catch_interrupts();
+  GenerationParams generation;
+  generation.max_tokens = options.n_tokens;
+  generation.sampling = options.sampling;
+  if (!options.seed_given) generation.sampling.seed = std::random_device()();
+  return options.prompt ? complete(context, options, generation)
+                        : chat(context, options, generation);
+}
+
+int main_utf8(const std::vector<std::string>& args) {
+  try {
+    const Options options = parse_options(args);
+    if (options.help) std::cout << kHelp;
+    if (options.version) std::cout << "pyllamacpp-chat " << PYLLAMACPP_VERSION << "\n";
+    return options.help || options.version ? 0 : run(options);
+  } catch (const UsageError& e) {
+    std::cerr << "pyllamacpp-chat: error: " << e.sentence << "; see --help\n";
+    return 2;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "pyllamacpp-chat: error: not enough memory\n";
+  } catch (const std::exception& e) {
+    std::cerr << "pyllamacpp-chat: error: " << e.what() << "\n";
+  }
+  return 1;
+}
+
+}  // namespace
+}  // namespace pyllamacpp
+
+int main(int argc, char** argv) {
+#if defined(_WIN32)
+  // argv is in the system's code page; the wide command line loses nothing.
+  SetConsoleOutputCP(CP_UTF8);
+  (void)argv;
+  wchar_t** wide = CommandLineToArgvW(GetCommandLineW(), &argc);
+  std::vector<std::string> args;
+  for (int i = 1; i < argc; ++i) {
+    std::string arg(
+        size_t(WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, nullptr, 0, nullptr, nullptr)), 0);
+    WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, arg.data(), int(arg.size()), nullptr, nullptr);
+    arg.pop_back();
+    args.push_back(std::move(arg));
+  }
+  return pyllamacpp::main_utf8(args);
+#else
+  return pyllamacpp::main_utf8({argv + 1, argv + argc});
+#endif
+}

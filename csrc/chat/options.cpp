@@ -1,0 +1,105 @@
+#include "chat/options.h"
+
+#include <charconv>
+
+namespace pyllamacpp {
+
+const char* const kHelp =
+    R"(Usage: pyllamacpp-chat -m FILE.gguf [options]
+
+Chats with a model in the terminal or, with -p, completes one text. Runs without Python.
+
+  -m, --model FILE     the model, a GGUF file
+  -p, --prompt TEXT    complete TEXT, print what follows and exit
+  -n N                 at most N tokens per answer (default: until it ends)
+  -t, --threads N      threads (default: the physical cores this process may use)
+  -c, --ctx N          context in tokens (default: the least of the file's own and 4096)
+      --temp X         temperature, 0 for greedy (default 0.8)
+      --top-k N        keep the N likeliest tokens, 0 for all (default 40)
+      --top-p X        keep the likeliest tokens up to this sum (default 0.95)
+      --min-p X        drop tokens less likely than X times the likeliest (default 0.05)
+      --seed N         the same seed gives the same text (default: another each time)
+      --system TEXT    system message (default: the file's own)
+      --format NAME    conversation format: chatml (default: recognised from the file)
+      --version, -h, --help
+
+While an answer is written, Ctrl-C stops it; at the prompt, Ctrl-C or Ctrl-D leaves.
+
+Examples:
+  pyllamacpp-chat -m smollm2.gguf
+  pyllamacpp-chat -m smollm2.gguf -p "The capital of France is" -n 16 --temp 0
+)";
+
+namespace {
+
+template <class T>
+T number(const std::string& option, const std::string& text, T least, T most) {
+  T value{};
+  const char* end = text.data() + text.size();
+  const auto [stop, status] = std::from_chars(text.data(), end, value);
+  // Written so that NaN is refused too.
+  if (status != std::errc{} || stop != end || !(value >= least && value <= most))
+    throw UsageError{option + " is '" + text + "', expected a number from " +
+                     std::to_string(least) + " to " + std::to_string(most)};
+  return value;
+}
+
+}  // namespace
+
+Options parse_options(const std::vector<std::string>& args) {
+  Options o;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const std::string& name = args[i];
+    const auto is = [&](const char* a, const char* b) { return name == a || name == b; };
+    if (is("-h", "--help")) {
+      o.help = true;
+      return o;
+    }
+    if (name == "--version") {
+      o.version = true;
+      return o;
+    }
+    const auto value = [&]() -> const std::string& {
+      if (i + 1 == args.size()) throw UsageError{name + " needs a value"};
+      return args[++i];
+    };
+    const auto integer = [&](int32_t least, int32_t most) {
+      return number<int32_t>(name, value(), least, most);
+    };
+    const auto real = [&](float least, float most) {
+      return number<float>(name, value(), least, most);
+    };
+    constexpr int32_t kMost = INT32_MAX;
+    if (is("-m", "--model"))
+      o.model = value();
+    else if (is("-p", "--prompt"))
+      o.prompt = value();
+    else if (name == "-n")
+      o.n_tokens = integer(-1, kMost);
+    else if (is("-t", "--threads"))
+      o.n_threads = integer(1, 512);
+    else if (is("-c", "--ctx"))
+      o.n_ctx = integer(1, 1 << 30);
+    else if (name == "--temp")
+      o.sampling.temperature = real(0, 100);
+    else if (name == "--top-k")
+      o.sampling.top_k = integer(0, kMost);
+    else if (name == "--top-p")
+      o.sampling.top_p = real(0, 1);
+    else if (name == "--min-p")
+      o.sampling.min_p = real(0, 1);
+    else if (name == "--seed") {
+      o.sampling.seed = number<uint64_t>(name, value(), 0, UINT64_MAX);
+      o.seed_given = true;
+    } else if (name == "--system")
+      o.system = value();
+    else if (name == "--format")
+      o.format = value();
+    else
+      throw UsageError{"unknown option " + name};
+  }
+  if (o.model.empty()) throw UsageError{"no model: -m FILE.gguf is needed"};
+  return o;
+}
+
+}  // namespace pyllamacpp

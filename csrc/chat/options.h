@@ -1,0 +1,34 @@
+// The command line of the native program.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sample/sampler.h"
+
+namespace pyllamacpp {
+
+struct Options {
+  std::string model;
+  std::optional<std::string> prompt;  // -p: complete this text and exit
+  std::string system;                 // empty: the file's own
+  std::string format;                 // empty: recognised
+  int32_t n_tokens = -1;              // -n: the most per answer; < 0: no limit
+  int32_t n_ctx = 0;                  // 0: the least of the file's own and 4096
+  int32_t n_threads = 0;
+  bool seed_given = false;
+  SamplingParams sampling;
+  bool help = false;
+  bool version = false;
+};
+
+extern const char* const kHelp;
+
+// `args` without the program's name, UTF-8. Throws UsageError with a sentence.
+struct UsageError {
+  std::string sentence;
+};
+Options parse_options(const std::vector<std::string>& args);
+
+}  // namespace pyllamacpp
