@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from . import errors
 
 try:
-    from . import _core
+    from ._core import version as __version__
 except ModuleNotFoundError as _missing:
     if _missing.name != f"{__name__}._core":
         raise
@@ -26,8 +26,6 @@ except ModuleNotFoundError as _missing:
 
 if TYPE_CHECKING:
     from .llama import Llama
-
-__version__: str = _core.version
 
 __all__ = ["Llama", "__version__", "errors"]
 

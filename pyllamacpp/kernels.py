@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,6 @@ from .errors import (
     PyllamacppError,
     UnsupportedError,
 )
-
-if TYPE_CHECKING:
-    from _cffi_backend import Lib
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Halves: TypeAlias = npt.NDArray[np.float16]
@@ -86,7 +83,7 @@ def _declarations() -> str:
 # The functions of the header, for callers that bring their own memory.
 ffi = FFI()
 ffi.cdef(_declarations())
-lib: Lib = ffi.dlopen(_core.__file__)
+lib: Any = ffi.dlopen(_core.__file__)
 
 
 def _last_error() -> str:
@@ -124,7 +121,7 @@ def _weight_bytes(weights: Weights, alignment: int = 4) -> npt.NDArray[np.uint8]
     return raw.copy() if raw.ctypes.data % alignment else raw
 
 
-def _pointer(ctype: str, array: npt.NDArray[Any]) -> Any:  # noqa: ANN401 - cffi types are opaque
+def _pointer(ctype: str, array: npt.NDArray[Any]) -> Any:
     return ffi.cast(ctype, array.ctypes.data)
 
 
@@ -261,9 +258,18 @@ class Kernels:
                 )
         _check(
             lib.pyl_matmul(
-                *(self._table, _type_id(dtype), _pointer("void *", raw), n_all, k, first, last),
-                *(_pointer("float *", x), n_cols, _pointer("float *", y)),
-                *(add_to is not None, packed),
+                self._table,
+                _type_id(dtype),
+                _pointer("void *", raw),
+                n_all,
+                k,
+                first,
+                last,
+                _pointer("float *", x),
+                n_cols,
+                _pointer("float *", y),
+                add_to is not None,
+                packed,
             )
         )
         return y
@@ -286,8 +292,13 @@ class Kernels:
         sums = np.empty(len(x) // (32 if block == 32 else 16), np.int32)
         _check(
             lib.pyl_quantize_activations(
-                *(self._table, block, _pointer("float *", x), len(x)),
-                *(_pointer("int8_t *", q), _pointer("float *", d), _pointer("int32_t *", sums)),
+                self._table,
+                block,
+                _pointer("float *", x),
+                len(x),
+                _pointer("int8_t *", q),
+                _pointer("float *", d),
+                _pointer("int32_t *", sums),
             )
         )
         return q, d, sums
@@ -300,8 +311,12 @@ class Kernels:
         y = np.empty_like(x)
         _check(
             lib.pyl_rms_norm(
-                *(self._table, _pointer("float *", y), _pointer("float *", x)),
-                *(_pointer("float *", weight), len(x), eps),
+                self._table,
+                _pointer("float *", y),
+                _pointer("float *", x),
+                _pointer("float *", weight),
+                len(x),
+                eps,
             )
         )
         return y
@@ -320,8 +335,11 @@ class Kernels:
         angles = np.concatenate([cos, sin])
         _check(
             lib.pyl_rope(
-                *(self._table, _pointer("float *", y), _pointer("float *", angles)),
-                *(len(y), halves),
+                self._table,
+                _pointer("float *", y),
+                _pointer("float *", angles),
+                len(y),
+                halves,
             )
         )
         return y
@@ -334,8 +352,11 @@ class Kernels:
         y = np.empty_like(gate)
         _check(
             lib.pyl_swiglu(
-                *(self._table, _pointer("float *", y), _pointer("float *", gate)),
-                *(_pointer("float *", up), len(gate)),
+                self._table,
+                _pointer("float *", y),
+                _pointer("float *", gate),
+                _pointer("float *", up),
+                len(gate),
             )
         )
         return y
@@ -392,9 +413,7 @@ class Kernels:
         values = _array("values", values, np.float16, 2)
         counts = np.asarray(n_keys)
         if counts.dtype.kind not in "iu" or counts.shape != (len(q),):
-            raise InvalidArgumentError(
-                f"n_keys holds one whole number for each of {len(q)} queries"
-            )
+            raise InvalidArgumentError(f"n_keys must be {len(q)} whole numbers, one for each query")
         if keys.shape != values.shape or keys.shape[1] != q.shape[1]:
             raise InvalidArgumentError(
                 f"q has shape {q.shape}, keys {keys.shape} and values {values.shape}; expected the "
@@ -406,9 +425,15 @@ class Kernels:
         out = np.empty_like(q)
         _check(
             lib.pyl_attention(
-                *(self._table, _pointer("float *", q), _pointer("float *", out)),
-                *(_pointer("int32_t *", counts), len(q), q.shape[1]),
-                *(_pointer("uint16_t *", keys), _pointer("uint16_t *", values), len(keys)),
+                self._table,
+                _pointer("float *", q),
+                _pointer("float *", out),
+                _pointer("int32_t *", counts),
+                len(q),
+                q.shape[1],
+                _pointer("uint16_t *", keys),
+                _pointer("uint16_t *", values),
+                len(keys),
             )
         )
         return out

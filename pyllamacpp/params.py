@@ -36,8 +36,12 @@ class SamplingParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1 << 64:
-            raise InvalidArgumentError(f"seed must lie in 0 .. 2**64-1, found {self.seed}")
+        _check_seed(self.seed)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 1 << 64:
+        raise InvalidArgumentError(f"seed must lie in 0 .. 2**64-1, found {seed}")
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,12 @@ class SeedSource:
         self.set(seed)
 
     def set(self, seed: int) -> None:
-        """Starts the chain of `seed`; `RANDOM_SEED` and -1 mean a random one."""
+        """Starts the chain of `seed`; `RANDOM_SEED` and -1 mean a random one.
+
+        Raises InvalidArgumentError for a seed outside 0 .. 2**64-1.
+        """
         chosen = random.SystemRandom().getrandbits(64) if seed in (-1, RANDOM_SEED) else seed
+        _check_seed(chosen)
         self._chain = random.Random(chosen)
 
     def next(self, seed: int | None) -> int:

@@ -140,8 +140,8 @@ def test_chat_answers_one_prompt(run, default_model: Path, tmp_path: Path) -> No
     file = tmp_path / "question.txt"
     file.write_text(question)
     assert run(*args, "-f", str(file)).stdout == result.stdout
-    pirate = run(*args, "--system", "Answer in the words of a pirate.", "Who are you?")
-    assert pirate.stdout != run(*args, "Who are you?").stdout
+    who = (*args, "-n", "12", "Who are you?")
+    assert run(*who, "--system", "You are a pirate.").stdout != run(*who).stdout
 
 
 def test_chat_says_when_an_answer_is_cut(run, default_model: Path) -> None:

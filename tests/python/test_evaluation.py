@@ -12,7 +12,7 @@ FRANCE = b"The capital of France is"
 
 
 def test_tokenize_and_back(llm: Llama) -> None:
-    for text in (b"Hello, world!", "naïve ☺ 日本".encode(), b"\xff\xfe raw", b""):
+    for text in (b"Hello, world!", "naïve ☺ 日本".encode(), b"cut \xc3 short", b""):
         assert llm.detokenize(llm.tokenize(text)) == text
 
 

@@ -37,7 +37,9 @@ def test_a_folder_is_answered_with_what_to_do(tmp_path: Path) -> None:
         Llama(hub, verbose=False)
 
 
-@pytest.mark.parametrize("content", [b"", b"GG", b"not a model at all", b"GGUF" + bytes(60)])
+@pytest.mark.parametrize(
+    "content", [b"", b"GG", b"not a model at all", b"GGUF\3\0\0\0" + b"\xff" * 50]
+)
 def test_garbage_is_a_format_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "garbage.gguf"
     path.write_bytes(content)
@@ -111,7 +113,9 @@ def test_the_library_never_prints(default_model: Path, capfd) -> None:
 def test_import_is_light() -> None:
     heavy = "numpy", "jinja2", "click", "importlib.metadata"
     code = f"import sys, pyllamacpp; print([name for name in {heavy!r} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == "[]"
 
 

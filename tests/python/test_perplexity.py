@@ -49,9 +49,10 @@ def test_it_is_the_second_half_of_each_window(model: _core.Model, default_model:
 
 
 def test_english_is_predictable(model: _core.Model) -> None:
-    assert 2 < perplexity(model, TEXT, n_ctx=256).ppl < 100
+    english = perplexity(model, TEXT, n_ctx=256).ppl
+    assert 2 < english < 100
     noise = np.random.default_rng(0).integers(33, 126, 2000).astype(np.uint8).tobytes()
-    assert perplexity(model, noise, n_ctx=256).ppl > 500
+    assert perplexity(model, noise, n_ctx=256).ppl > 3 * english
 
 
 def test_progress_is_told(model: _core.Model) -> None:

@@ -1,0 +1,213 @@
+"""Weights of every stored type taken apart in numpy, and products in float64 with error bounds.
+
+A block of any quantized type is w[j, i] = d * scale[j] * q[j, i] - m * min[j], where d and m are
+halves and the rest small integers; the types differ in where the bits lie. Bounds follow Higham,
+Accuracy and Stability of Numerical Algorithms, chapter 3: n roundings of float32 in a chain change
+a sum of terms t by at most gamma(n) * sum|t|, gamma(n) = n u / (1 - n u).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+UNIT = 2.0**-24  # unit roundoff of float32
+TINY = 2.0**-149  # the smallest float32: what an underflow can cost
+FLOAT_MAX = float(np.finfo(np.float32).max)
+
+FLOAT_TYPES = ("f32", "f16")
+BLOCK_TYPES = ("q4_0", "q4_1", "q8_0", "q4_k", "q6_k")
+PACKED_TYPES = ("q4_0", "q4_1", "q8_0")
+TYPES = (*FLOAT_TYPES, *BLOCK_TYPES)
+
+BLOCK = {"f32": 1, "f16": 1, "q4_0": 32, "q4_1": 32, "q8_0": 32, "q4_k": 256, "q6_k": 256}
+BYTES = {"f32": 4, "f16": 2, "q4_0": 18, "q4_1": 20, "q8_0": 34, "q4_k": 144, "q6_k": 210}
+# Where the halves of a block lie; every other byte may have any value.
+HALVES = {"q4_0": (0,), "q4_1": (0, 2), "q8_0": (0,), "q4_k": (0, 2), "q6_k": (208,)}
+
+# All nibbles 15, 6-bit scales 63, int8 -128 and 127, offsets at their ends.
+FILLS = ("random", "0x00", "0xff", "0x80", "0x7f", "extremes")
+SCALES = ("usual", "any finite half")
+ACTIVATIONS = ("normal", "signs", "ones", "alternating", "impulse", "wide", "some zero blocks")
+
+
+def gamma(n: float) -> float:
+    return n * UNIT / (1 - n * UNIT)
+
+
+class Parts(NamedTuple):
+    """Blocks taken apart: [..., n_blocks] and then sub-blocks J, weights of a sub-block I."""
+
+    d: np.ndarray  # float64 [...]
+    scale: np.ndarray  # int64 [..., J]
+    q: np.ndarray  # int64 [..., J, I]
+    m: np.ndarray  # float64 [...]
+    min: np.ndarray  # int64 [..., J]
+
+    def weights(self) -> np.ndarray:
+        """Exact in float64."""
+        w = self.d[..., None, None] * (self.scale[..., None] * self.q)
+        return w - self.m[..., None, None] * self.min[..., None]
+
+
+def take_apart(dtype: str, raw: np.ndarray) -> Parts:
+    """Blocks as bytes uint8 [..., n_blocks, BYTES] of a quantized type."""
+    lead = raw.shape[:-1]
+    wide = raw.astype(np.int64)
+
+    def half(at: int) -> np.ndarray:
+        return raw[..., at : at + 2].copy().view(np.float16)[..., 0].astype(np.float64)
+
+    one, zero = np.ones((*lead, 1), np.int64), np.zeros((*lead, 1), np.int64)
+    none = np.zeros(lead)
+    match dtype:
+        case "q4_0" | "q4_1":
+            low, high = wide[..., -16:] & 15, wide[..., -16:] >> 4
+            q = np.concatenate([low, high], -1)[..., None, :]
+            if dtype == "q4_0":
+                return Parts(half(0), one, q - 8, none, zero)
+            return Parts(half(0), one, q, -half(2), one)
+        case "q8_0":
+            q = raw[..., 2:].view(np.int8).astype(np.int64)[..., None, :]
+            return Parts(half(0), one, q, none, zero)
+        case "q4_k":
+            s = wide[..., 4:16]
+            scale = [s[..., j] & 63 for j in range(4)]
+            scale += [s[..., j + 8] & 15 | s[..., j] >> 6 << 4 for j in range(4)]
+            least = [s[..., j + 4] & 63 for j in range(4)]
+            least += [s[..., j + 8] >> 4 | s[..., j + 4] >> 6 << 4 for j in range(4)]
+            pairs = wide[..., 16:].reshape(*lead, 4, 32)
+            q = np.stack([pairs & 15, pairs >> 4], -2).reshape(*lead, 8, 32)
+            return Parts(half(0), np.stack(scale, -1), q, half(2), np.stack(least, -1))
+        case "q6_k":
+            low = wide[..., :128].reshape(*lead, 2, 2, 32)  # half, part % 2, place
+            high = wide[..., 128:192].reshape(*lead, 2, 32)
+            parts = [
+                low[..., part % 2, :] >> 4 * (part // 2) & 15 | (high >> 2 * part & 3) << 4
+                for part in range(4)
+            ]
+            q = np.stack(parts, -2).reshape(*lead, 16, 16) - 32
+            scale = raw[..., 192:208].view(np.int8).astype(np.int64)
+            return Parts(half(208), scale, q, none, np.zeros((*lead, 16), np.int64))
+    raise AssertionError(dtype)
+
+
+def make_weights(
+    rng: np.random.Generator,
+    dtype: str,
+    n_rows: int,
+    k: int,
+    fill: str = "random",
+    scales: str = "usual",
+) -> np.ndarray:
+    """Valid rows of a type as bytes: uint8 [n_rows][k / block * bytes]."""
+    if dtype in FLOAT_TYPES:
+        if scales == "usual":
+            values = rng.standard_normal((n_rows, k))
+        else:
+            values = rng.standard_normal((n_rows, k)) * 2.0 ** rng.integers(-14, 14, (n_rows, k))
+        return values.astype(np.float32 if dtype == "f32" else np.float16).view(np.uint8)
+    shape = (n_rows, k // BLOCK[dtype], BYTES[dtype])
+    if fill == "random":
+        raw = rng.integers(0, 256, shape, np.uint8)
+    elif fill == "extremes":
+        raw = rng.choice(np.array([0x00, 0xFF, 0x80, 0x7F], np.uint8), shape)
+    else:
+        raw = np.full(shape, int(fill, 16), np.uint8)
+    for at in HALVES[dtype]:
+        if scales == "usual":
+            d = rng.choice([-1, 1], shape[:-1]) * rng.uniform(2.0**-10, 2.0**-3, shape[:-1])
+        else:
+            bits = rng.integers(0, 0x7C00, shape[:-1]) | rng.choice([0, 0x8000], shape[:-1])
+            d = bits.astype(np.uint16).view(np.float16)
+        raw[..., at : at + 2] = d.astype(np.float16)[..., None].view(np.uint8)
+    return raw.reshape(n_rows, -1)
+
+
+def make_activations(
+    rng: np.random.Generator, n_cols: int, k: int, kind: str = "normal"
+) -> np.ndarray:
+    """float32 [n_cols][k]. "signs", "ones" and "alternating" quantize to +-127 throughout."""
+    shape = (n_cols, k)
+    match kind:
+        case "normal":
+            x = rng.standard_normal(shape) * 10.0 ** rng.uniform(-3, 3, (n_cols, 1))
+        case "signs":
+            x = rng.choice([-1.0, 1.0], shape)
+        case "ones":
+            x = rng.choice([-1.0, 1.0], (n_cols, 1)) * np.ones(shape)
+        case "alternating":
+            x = np.where(np.arange(k) % 2, -2.5, 2.5) * np.ones(shape)
+        case "impulse":
+            x = np.zeros(shape)
+            x[np.arange(n_cols), rng.integers(0, k, n_cols)] = rng.standard_normal(n_cols)
+        case "wide":
+            x = rng.standard_normal(shape) * 10.0 ** rng.uniform(-12, 6, shape)
+        case "some zero blocks":
+            x = rng.standard_normal(shape) * (np.arange(k) // 32 % 2)
+        case _:
+            raise AssertionError(kind)
+    return x.astype(np.float32)
+
+
+def float_weights(dtype: str, raw: np.ndarray) -> np.ndarray:
+    """float64 [n_rows][k], exact."""
+    if dtype in FLOAT_TYPES:
+        return raw.view(np.float32 if dtype == "f32" else np.float16).astype(np.float64)
+    blocks = raw.reshape(len(raw), -1, BYTES[dtype])
+    return take_apart(dtype, blocks).weights().reshape(len(raw), -1)
+
+
+def quantized_product(
+    dtype: str, raw: np.ndarray, q: np.ndarray, d: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights times activations given as integers q [n_cols][k] with scales d [n_cols][k / block].
+
+    Returns the product [n_cols][n_rows] and a bound on the error of a float32 kernel that takes
+    exact integer products within a block and then adds up to two terms per block to one float32.
+    Of the roundings, two are in a block's scales, one turns a big integer into a float, two lie in
+    a multiply-add that is not fused.
+    """
+    block = BLOCK[dtype]
+    n_rows, n_cols, n_blocks = len(raw), len(q), q.shape[1] // block
+    parts = take_apart(dtype, raw.reshape(n_rows, n_blocks, BYTES[dtype]))
+    # [n_blocks][n_cols][n_rows]; float64 holds the integers exactly.
+    x = q.astype(np.float64).reshape(n_cols, n_blocks, block).transpose(1, 0, 2)
+
+    def integers(of_weights: np.ndarray) -> np.ndarray:
+        w = np.broadcast_to(of_weights, parts.q.shape).reshape(n_rows, n_blocks, block)
+        return x @ w.astype(np.float64).transpose(1, 2, 0)
+
+    total, low = integers(parts.scale[..., None] * parts.q), integers(parts.min[..., None])
+    scale = d.astype(np.float64).T[:, :, None]
+    first = parts.d.T[:, None, :] * scale * total
+    second = parts.m.T[:, None, :] * scale * low
+    size = np.abs(first) + np.abs(second)
+    underflow = TINY * (np.abs(total) + np.abs(low) + 2)
+    bound = gamma(2 * n_blocks + 5) * size.sum(0) + underflow.sum(0)
+    return (first - second).sum(0), bound
+
+
+def quantization_bound(dtype: str, raw: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """How far quantizing the activations can move a product: [n_cols][n_rows].
+
+    An activation moves by at most half a step d = max|x| / 127, and by the roundings on the way.
+    A maximum below 127 / FLOAT_MAX has no finite 1 / d and may become zero.
+    """
+    step = d.astype(np.float64) * (0.5 + 127 * gamma(4)) + 127 / FLOAT_MAX
+    per_block = np.abs(float_weights(dtype, raw)).reshape(len(raw), -1, BLOCK[dtype]).sum(-1)
+    return step @ per_block.T
+
+
+def float_product(dtype: str, raw: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The product [n_cols][n_rows] of float weights, and a bound on a float32 kernel's error.
+
+    Kernels have at least eight partial sums, each a chain of multiply-adds (two roundings where
+    they are not fused), and add those in pairs.
+    """
+    w = float_weights(dtype, raw)
+    wide = x.astype(np.float64)
+    k = x.shape[1]
+    size = np.abs(wide) @ np.abs(w).T
+    return wide @ w.T, gamma(k / 8 + 8) * size + TINY * k
