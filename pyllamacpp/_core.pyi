@@ -32,6 +32,21 @@ class GgufFile:
     def tensors(self) -> list[TensorInfo]: ...
 
 class Tokenizer:
+    def __init__(
+        self,
+        *,
+        model: str,
+        tokens: Sequence[str] | Sequence[bytes],
+        scores: Sequence[float] = ...,
+        types: Sequence[int],
+        merges: Sequence[str] | Sequence[bytes] = ...,
+        pre: str = "",
+        bos: int | None = None,
+        eos: int | None = None,
+        unknown: int | None = None,
+        add_bos: bool = False,
+        add_space_prefix: bool = True,
+    ) -> None: ...
     @staticmethod
     def from_gguf(path: str) -> Tokenizer: ...
     def encode(self, text: bytes, add_special: bool, parse_special: bool) -> list[int]: ...

@@ -20,8 +20,8 @@ double uniform(uint64_t seed, uint64_t index) {
 
 // Largest of a block of 16; NaN never wins. Lanes are apart so that compilers vectorise it.
 float block_max(const float* x) {
-  float lanes[4] = {x[0], x[1], x[2], x[3]};
-  for (int i = 4; i < 16; i += 4)
+  float lanes[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+  for (int i = 0; i < 16; i += 4)
     for (int j = 0; j < 4; ++j) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
   for (int j = 1; j < 4; ++j) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
   return lanes[0];
@@ -32,7 +32,6 @@ template <class Threshold, class F>
 void for_above(std::span<const float> x, const Threshold& threshold, const F& f) {
   size_t i = 0;
   for (; i + 16 <= x.size(); i += 16) {
-    // A block whose first lanes are NaN must be looked at: NaN compares false to everything.
     if (block_max(&x[i]) <= threshold()) continue;
     for (size_t j = i; j < i + 16; ++j)
       if (x[j] > threshold()) f(j);

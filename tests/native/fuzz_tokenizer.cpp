@@ -34,7 +34,8 @@ std::unique_ptr<Tokenizer> small_spm() {
       add(&data, std::string("<0x") + high + low + ">", TokenType::byte);
     }
   }
-  for (const char* word : {"\u2581a", "ab", "aa", "aaaa", "\u2581\u2581", "\u2581", "a", "b", "é"}) {
+  for (const char* word :
+       {"\u2581a", "ab", "aa", "aaaa", "\u2581\u2581", "\u2581", "a", "b", "é"}) {
     add(&data, word, TokenType::normal, -static_cast<float>(data.tokens.size() % 4));
   }
   data.bos = 1;

@@ -2,6 +2,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 
 #include "base/half.h"
@@ -74,8 +75,8 @@ void test_floats_to_half() {
   for (uint32_t top = 0; top < 512; ++top)
     for (uint32_t fraction = 0; fraction < 1u << 23; fraction += 0xfff) {
       const uint32_t bits = top << 23 | fraction;
-      for (uint32_t near : {bits, bits + 1, bits & ~0xfffu, (bits & ~0xfffu) + 1,
-                            (bits & ~0xfffu) - 1})
+      for (uint32_t near :
+           {bits, bits + 1, bits & ~0xfffu, (bits & ~0xfffu) + 1, (bits & ~0xfffu) - 1})
         check_float(std::bit_cast<float>(near));
     }
   // Ties between subnormal halves, and their neighbours.

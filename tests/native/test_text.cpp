@@ -35,8 +35,13 @@ void test_utf8() {
     std::string_view bytes;
     uint32_t size;
   };
-  for (const Case& bad : {Case{"\x80", 1}, {"\xC0\x80", 1}, {"\xE0\x80\x80", 1}, {"\xED\xA0\x80", 1},
-                          {"\xE2\x82z", 2}, {"\xF0\x9F\x98z", 3}, {"\xF4\x90\x80\x80", 1}}) {
+  for (const Case& bad : {Case{"\x80", 1},
+                          {"\xC0\x80", 1},
+                          {"\xE0\x80\x80", 1},
+                          {"\xED\xA0\x80", 1},
+                          {"\xE2\x82z", 2},
+                          {"\xF0\x9F\x98z", 3},
+                          {"\xF4\x90\x80\x80", 1}}) {
     const Utf8Char read = decode_utf8(bad.bytes, 0);
     CHECK(read.status == Utf8Status::invalid && read.size == bad.size);
     CHECK(next_char(bad.bytes, 0).size == 1);
