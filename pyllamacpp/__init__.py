@@ -13,6 +13,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import errors
+from .errors import (
+    CancelledError,
+    ContextFullError,
+    FileError,
+    FormatError,
+    InvalidArgumentError,
+    ModelFileError,
+    OutOfMemoryError,
+    PyllamacppError,
+    UnsupportedError,
+)
 
 try:
     from ._core import version as __version__
@@ -27,7 +38,20 @@ except ModuleNotFoundError as _missing:
 if TYPE_CHECKING:
     from .llama import Llama
 
-__all__ = ["Llama", "__version__", "errors"]
+__all__ = [
+    "CancelledError",
+    "ContextFullError",
+    "FileError",
+    "FormatError",
+    "InvalidArgumentError",
+    "Llama",
+    "ModelFileError",
+    "OutOfMemoryError",
+    "PyllamacppError",
+    "UnsupportedError",
+    "__version__",
+    "errors",
+]
 
 
 def __getattr__(name: str) -> object:

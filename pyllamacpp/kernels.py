@@ -38,7 +38,6 @@ from .errors import (
 )
 
 Floats: TypeAlias = npt.NDArray[np.float32]
-Halves: TypeAlias = npt.NDArray[np.float16]
 # Weights as they lie in a file: bytes, or an array whose memory holds them.
 Weights: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 
@@ -208,9 +207,16 @@ class Kernels:
 
     def types(self) -> list[str]:
         """Names of the weight types that `matmul` takes."""
-        n = int(lib.pyl_matmul_types(self._table, ffi.NULL, 0))
+        return self._names(lib.pyl_matmul_types)
+
+    def kv_types(self) -> list[str]:
+        """Names of the types that `attention` can keep keys and values in."""
+        return self._names(lib.pyl_kv_types)
+
+    def _names(self, function: Any) -> list[str]:
+        n = int(function(self._table, ffi.NULL, 0))
         numbers = ffi.new("uint32_t[]", n)
-        lib.pyl_matmul_types(self._table, numbers, n)
+        function(self._table, numbers, n)
         return [_describe(number) for number in numbers]
 
     def matmul(
@@ -381,15 +387,6 @@ class Kernels:
         _check(lib.pyl_scale(self._table, _pointer("float *", y), factor, len(y)))
         return y
 
-    def to_half(self, x: Floats) -> Halves:
-        """float32 [n] as float16 [n], rounded to nearest even."""
-        x = self._vector(x)
-        y = np.empty(len(x), np.float16)
-        _check(
-            lib.pyl_to_half(self._table, _pointer("uint16_t *", y), _pointer("float *", x), len(x))
-        )
-        return y
-
     def argmax(self, x: Floats) -> int:
         """Index of the largest of float32 [n], the first of equals; 0 if all are NaN."""
         x = self._vector(x)
@@ -398,45 +395,71 @@ class Kernels:
         return int(index[0])
 
     def attention(
-        self, q: Floats, keys: Halves, values: Halves, n_keys: Sequence[int] | npt.NDArray[Any]
+        self,
+        q: Floats,
+        keys: Floats,
+        values: Floats,
+        n_keys: Sequence[int] | npt.NDArray[Any],
+        first_key: Sequence[int] | npt.NDArray[Any] | None = None,
+        *,
+        type_k: str = "f32",
+        type_v: str = "f32",
     ) -> Floats:
-        """`softmax(q[i] @ keys[:n].T) @ values[:n]` with n = n_keys[i], as float32 [n_q][head_dim].
+        """`softmax(q[i] @ keys[a:b].T) @ values[a:b]` as float32 [n_q][head_dim].
+
+        a is first_key[i] and b n_keys[i].
 
         Args:
             q: float32 [n_q][head_dim], scaled already; head_dim is at most 256.
-            keys: float16 [n_tokens][head_dim].
-            values: float16 [n_tokens][head_dim].
-            n_keys: For each query how many keys it sees, 1 to n_tokens.
+            keys: float32 [n_tokens][head_dim].
+            values: float32 [n_tokens][head_dim].
+            n_keys: For each query how many keys it sees, counted from the first of all.
+            first_key: For each query the first key it sees; 0 by default.
+            type_k: What the cache stores keys as: one of `kv_types()`; the quantized ones need a
+                head_dim that is a multiple of 32.
+            type_v: The same of values.
         """
         q = _array("q", q, np.float32, 2)
-        keys = _array("keys", keys, np.float16, 2)
-        values = _array("values", values, np.float16, 2)
-        counts = np.asarray(n_keys)
-        if counts.dtype.kind not in "iu" or counts.shape != (len(q),):
-            raise InvalidArgumentError(f"n_keys must be {len(q)} whole numbers, one for each query")
+        keys = _array("keys", keys, np.float32, 2)
+        values = _array("values", values, np.float32, 2)
+        ends = self._key_numbers("n_keys", n_keys, len(q))
+        starts = self._key_numbers(
+            "first_key", np.zeros_like(ends) if first_key is None else first_key, len(q)
+        )
         if keys.shape != values.shape or keys.shape[1] != q.shape[1]:
             raise InvalidArgumentError(
                 f"q has shape {q.shape}, keys {keys.shape} and values {values.shape}; expected the "
                 "same head_dim, and as many values as keys"
             )
-        if counts.size and (counts.min() < 1 or counts.max() > len(keys)):
+        if ends.size and (starts.min() < 0 or (starts >= ends).any() or ends.max() > len(keys)):
             raise InvalidArgumentError(f"n_keys must be 1 to the {len(keys)} keys given")
-        counts = counts.astype(np.int32)
         out = np.empty_like(q)
         _check(
             lib.pyl_attention(
                 self._table,
+                _type_id(type_k),
+                _type_id(type_v),
                 _pointer("float *", q),
                 _pointer("float *", out),
-                _pointer("int32_t *", counts),
+                _pointer("int32_t *", starts),
+                _pointer("int32_t *", ends),
                 len(q),
                 q.shape[1],
-                _pointer("uint16_t *", keys),
-                _pointer("uint16_t *", values),
+                _pointer("float *", keys),
+                _pointer("float *", values),
                 len(keys),
             )
         )
         return out
+
+    @staticmethod
+    def _key_numbers(
+        name: str, numbers: Sequence[int] | npt.NDArray[Any], n: int
+    ) -> npt.NDArray[np.int32]:
+        array = np.asarray(numbers)
+        if array.dtype.kind not in "iu" or array.shape != (n,):
+            raise InvalidArgumentError(f"{name} must be {n} whole numbers, one for each query")
+        return array.astype(np.int32)
 
     @staticmethod
     def _vector(x: Floats) -> Floats:

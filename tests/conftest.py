@@ -1,6 +1,7 @@
 """Fixtures every test may use. The tests run against the installed package, not the source tree."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # `python -m pytest` puts the checkout first, where the package has no extension module.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+# A runner started in the background may have Ctrl-C ignored, and the programs under test with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test asserts a time, and a run in CI must not depend on luck.
 settings.register_profile("local", deadline=None)

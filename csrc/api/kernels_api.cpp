@@ -26,6 +26,9 @@ int32_t guarded(const F& f) {
   } catch (const std::bad_alloc&) {
     last_error = "not enough memory";
     return int32_t(ErrorKind::memory);
+  } catch (const std::exception& e) {
+    last_error = e.what();
+    return int32_t(ErrorKind::invalid_argument);
   }
 }
 
@@ -102,35 +105,61 @@ void quantize_activations(const cpu::KernelTable& t, int32_t block, const float*
   }
 }
 
-void attention(const cpu::KernelTable& t, const float* q, float* out, const int32_t* n_keys,
-               int32_t n_queries, int32_t head_dim, const uint16_t* keys, const uint16_t* values,
-               int64_t n_tokens) {
-  require(head_dim > 0 && head_dim <= cpu::kMaxHeadDim, "head_dim must be 1 to 256");
-  require(n_queries > 0 && n_tokens > 0, "expected at least one query and one token");
-  for (int32_t i = 0; i < n_queries; ++i)
-    require(n_keys[i] >= 1 && n_keys[i] <= n_tokens, "n_keys must be 1 to n_tokens");
-  const int64_t n_pages = (n_tokens + cpu::kPageTokens - 1) / cpu::kPageTokens;
-  const int64_t page_halves = int64_t(head_dim) * cpu::kPageTokens;
-  std::vector<half_t> k(size_t(n_pages * page_halves)), v(k.size());
+// One head's pages, filled token by token.
+struct Pages {
+  Pages(const cpu::KernelTable& t, uint32_t type_id, int32_t head_dim, size_t n_pages)
+      : type(t.find_kv(DType(type_id))) {
+    if (!type) fail(ErrorKind::unsupported, "no KV cache of type id ", type_id);
+    require(head_dim % type->head_multiple == 0, "head_dim must be a multiple of 32 for this type");
+    stride = type->page_bytes(head_dim);
+    data = Buffer(n_pages * stride, "pages");
+  }
+  uint8_t* page(int32_t i) const { return data.as<uint8_t>() + size_t(i) * stride; }
+
+  const cpu::KvKernels* type;
+  size_t stride = 0;
+  Buffer data;
+};
+
+struct AttentionOperands {
+  const float* q;
+  float* out;
+  const int32_t* first_key;
+  const int32_t* n_keys;
+  int32_t n_queries;
+  int32_t head_dim;
+  const float* keys;
+  const float* values;
+  int64_t n_tokens;
+};
+
+void attention(const cpu::KernelTable& t, uint32_t type_k, uint32_t type_v,
+               const AttentionOperands& o) {
+  require(o.head_dim > 0 && o.head_dim <= cpu::kMaxHeadDim, "head_dim must be 1 to 256");
+  require(o.n_queries > 0 && o.n_tokens > 0, "expected at least one query and one token");
+  for (int32_t i = 0; i < o.n_queries; ++i)
+    require(o.first_key[i] >= 0 && o.first_key[i] < o.n_keys[i] && o.n_keys[i] <= o.n_tokens,
+            "expected 0 <= first_key < n_keys <= n_tokens");
+  const int64_t n_pages = (o.n_tokens + cpu::kPageTokens - 1) / cpu::kPageTokens;
+  const Pages k(t, type_k, o.head_dim, size_t(n_pages)), v(t, type_v, o.head_dim, size_t(n_pages));
   std::vector<int32_t> pages;
   // In descending order, so that the page table is really used.
   for (int64_t page = n_pages; page-- > 0;) pages.push_back(int32_t(page));
-  for (int64_t token = 0; token < n_tokens; ++token) {
-    const int64_t page = pages[size_t(token / cpu::kPageTokens)] * page_halves;
-    const int64_t at = token % cpu::kPageTokens;
-    for (int32_t i = 0; i < head_dim; ++i) {
-      k[size_t(page + i * cpu::kPageTokens + at)] = keys[token * head_dim + i];
-      v[size_t(page + at * head_dim + i)] = values[token * head_dim + i];
-    }
+  for (int64_t token = 0; token < o.n_tokens; ++token) {
+    const int32_t page = pages[size_t(token / cpu::kPageTokens)];
+    const int offset = int(token % cpu::kPageTokens);
+    k.type->store_key(k.page(page), offset, o.keys + token * o.head_dim, o.head_dim);
+    v.type->store_value(v.page(page), offset, o.values + token * o.head_dim, o.head_dim);
   }
   std::vector<const float*> queries;
   std::vector<float*> outs;
-  for (int32_t i = 0; i < n_queries; ++i) {
-    queries.push_back(q + int64_t(i) * head_dim);
-    outs.push_back(out + int64_t(i) * head_dim);
+  for (int32_t i = 0; i < o.n_queries; ++i) {
+    queries.push_back(o.q + int64_t(i) * o.head_dim);
+    outs.push_back(o.out + int64_t(i) * o.head_dim);
   }
-  t.attention({queries.data(), outs.data(), n_keys, n_queries, head_dim, pages.data(), k.data(),
-               v.data(), page_halves});
+  t.attention({k.type, v.type, queries.data(), outs.data(), o.first_key, o.n_keys, o.n_queries,
+               o.head_dim, pages.data(), k.page(0), v.page(0), int64_t(k.stride),
+               int64_t(v.stride)});
 }
 
 std::vector<const void*> entries(const cpu::KernelTable& t) {
@@ -145,7 +174,6 @@ std::vector<const void*> entries(const cpu::KernelTable& t) {
   add(t.softmax);
   add(t.add);
   add(t.scale);
-  add(t.to_half);
   add(t.quantize_q8_32);
   add(t.quantize_q8_256);
   add(t.argmax);
@@ -154,6 +182,11 @@ std::vector<const void*> entries(const cpu::KernelTable& t) {
     add(t.types[i].matmul_rows);
     add(t.types[i].pack);
     add(t.types[i].matmul_packed);
+  }
+  for (int i = 0; i < t.n_kv_types; ++i) {
+    add(t.kv_types[i].store_key);
+    add(t.kv_types[i].store_value);
+    all.push_back(t.kv_types[i].readers);
   }
   return all;
 }
@@ -247,10 +280,6 @@ int32_t pyl_scale(const pyl_kernels* k, float* x, float factor, int64_t n) {
   return guarded([&] { table(k).scale(x, factor, n); });
 }
 
-int32_t pyl_to_half(const pyl_kernels* k, uint16_t* y, const float* x, int64_t n) {
-  return guarded([&] { table(k).to_half(y, x, n); });
-}
-
 int32_t pyl_argmax(const pyl_kernels* k, const float* x, int64_t n, int32_t* index) {
   return guarded([&] {
     require(n >= 1, "argmax needs a value");
@@ -258,11 +287,20 @@ int32_t pyl_argmax(const pyl_kernels* k, const float* x, int64_t n, int32_t* ind
   });
 }
 
-int32_t pyl_attention(const pyl_kernels* k, const float* q, float* out, const int32_t* n_keys,
-                      int32_t n_queries, int32_t head_dim, const uint16_t* keys,
-                      const uint16_t* values, int64_t n_tokens) {
-  return guarded(
-      [&] { attention(table(k), q, out, n_keys, n_queries, head_dim, keys, values, n_tokens); });
+int32_t pyl_kv_types(const pyl_kernels* k, uint32_t* types, int32_t capacity) {
+  const cpu::KernelTable& t = table(k);
+  for (int i = 0; i < t.n_kv_types && i < capacity; ++i) types[i] = uint32_t(t.kv_types[i].type);
+  return t.n_kv_types;
+}
+
+int32_t pyl_attention(const pyl_kernels* k, uint32_t type_k, uint32_t type_v, const float* q,
+                      float* out, const int32_t* first_key, const int32_t* n_keys,
+                      int32_t n_queries, int32_t head_dim, const float* keys, const float* values,
+                      int64_t n_tokens) {
+  return guarded([&] {
+    attention(table(k), type_k, type_v,
+              {q, out, first_key, n_keys, n_queries, head_dim, keys, values, n_tokens});
+  });
 }
 
 }  // extern "C"

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-/* One tier's table. */
+/* One tier's table; functions that do not return an error code need one that is not NULL. */
 typedef struct pyl_kernels pyl_kernels;
 
 /* The sentence of this thread's last error. */
@@ -63,15 +63,19 @@ PYL_API int32_t pyl_swiglu(const pyl_kernels* k, float* y, const float* gate, co
 PYL_API int32_t pyl_softmax(const pyl_kernels* k, float* x, int64_t n);
 PYL_API int32_t pyl_add(const pyl_kernels* k, float* y, const float* x, int64_t n);
 PYL_API int32_t pyl_scale(const pyl_kernels* k, float* x, float factor, int64_t n);
-PYL_API int32_t pyl_to_half(const pyl_kernels* k, uint16_t* y, const float* x, int64_t n);
 PYL_API int32_t pyl_argmax(const pyl_kernels* k, const float* x, int64_t n, int32_t* index);
 
-/* out[i] = softmax(q[i] . keys[0 .. n_keys[i])) of values. q, out [n_queries][head_dim], q already
- * scaled; keys and values [n_tokens][head_dim] as float16 bits, put into pages by this function.
- * head_dim <= 256, 1 <= n_keys[i] <= n_tokens. */
-PYL_API int32_t pyl_attention(const pyl_kernels* k, const float* q, float* out,
+/* Types of the KV cache, up to `capacity`; returns how many. */
+PYL_API int32_t pyl_kv_types(const pyl_kernels* k, uint32_t* types, int32_t capacity);
+
+/* out[i] = softmax(q[i] . keys[first_key[i] .. n_keys[i])) of values. q, out [n_queries][head_dim],
+ * q already scaled; keys and values [n_tokens][head_dim] are stored as type_k and type_v in pages
+ * by this function. head_dim <= 256, and a multiple of 32 for quantized types;
+ * 0 <= first_key[i] < n_keys[i] <= n_tokens. */
+PYL_API int32_t pyl_attention(const pyl_kernels* k, uint32_t type_k, uint32_t type_v,
+                              const float* q, float* out, const int32_t* first_key,
                               const int32_t* n_keys, int32_t n_queries, int32_t head_dim,
-                              const uint16_t* keys, const uint16_t* values, int64_t n_tokens);
+                              const float* keys, const float* values, int64_t n_tokens);
 
 #ifdef __cplusplus
 }

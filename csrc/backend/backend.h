@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/dtype.h"
 
@@ -41,6 +42,8 @@ struct KvShape {
   int64_t n_pages;
   int32_t n_kv_heads;
   int32_t head_dim;
+  DType type_k;
+  DType type_v;
 };
 
 // Rows [row_begin, row_end) of a batch belong to one sequence, at ascending positions.
@@ -65,17 +68,22 @@ struct AttentionShape {
   int32_t head_dim;
   int32_t rope_dims;  // the first rope_dims of each head are rotated
   RopeLayout rope_layout;
-  const double* rope_frequencies;  // [rope_dims / 2], radians per position
+  std::vector<double> rope_frequencies;  // [rope_dims / 2], radians per position
+  float rope_scale;                      // factor of the rotated vectors (YaRN, LongRoPE)
+  int32_t window;                        // keys a token sees, itself included; 0: all
   float norm_eps;
 };
 
 struct LayerWeights {
   std::unique_ptr<Weight> attention_norm;  // [dim]
   std::unique_ptr<Weight> q, k, v;         // [heads * head_dim][dim]
-  std::unique_ptr<Weight> attention_out;   // [dim][n_heads * head_dim]
-  std::unique_ptr<Weight> ffn_norm;        // [dim]
-  std::unique_ptr<Weight> gate, up;        // [n_ff][dim]
-  std::unique_ptr<Weight> down;            // [dim][n_ff]
+  // Absent in most models:
+  std::unique_ptr<Weight> q_bias, k_bias, v_bias;  // [heads * head_dim], added before the rotation
+  std::unique_ptr<Weight> q_norm, k_norm;          // [head_dim], RMS norm of each head before it
+  std::unique_ptr<Weight> attention_out;           // [dim][n_heads * head_dim]
+  std::unique_ptr<Weight> ffn_norm;                // [dim]
+  std::unique_ptr<Weight> gate, up;                // [n_ff][dim]
+  std::unique_ptr<Weight> down;                    // [dim][n_ff]
 };
 
 struct StreamShape {
@@ -123,6 +131,7 @@ class Backend {
   virtual std::unique_ptr<KvLayer> make_kv(const KvShape& shape) = 0;
   virtual void copy_page(KvLayer& kv, int32_t from, int32_t to) = 0;
   virtual int32_t kv_page_tokens() const = 0;
+  virtual bool supports_kv(DType type, int32_t head_dim) const = 0;
   virtual std::unique_ptr<Stream> make_stream(const StreamShape& shape) = 0;
 };
 

@@ -48,20 +48,28 @@ class CpuBackend final : public Backend {
 
   void finish_loading() override { pool_.reset(); }
 
+  bool supports_kv(DType type, int32_t head_dim) const override {
+    const cpu::KvKernels* k = kernels_.find_kv(type);
+    return k && head_dim % k->head_multiple == 0;
+  }
+
   std::unique_ptr<KvLayer> make_kv(const KvShape& shape) override {
     auto kv = std::make_unique<CpuKvLayer>();
-    kv->page_halves = int64_t(shape.n_kv_heads) * shape.head_dim * cpu::kPageTokens;
-    const size_t bytes = size_t(shape.n_pages) * size_t(kv->page_halves) * sizeof(half_t);
-    kv->k = Buffer(bytes, "KV cache");
-    kv->v = Buffer(bytes, "KV cache");
+    const auto make = [&](CpuKvSide& side, DType type) {
+      side.type = kernels_.find_kv(type);
+      side.head_bytes = int64_t(side.type->page_bytes(shape.head_dim));
+      side.page_bytes = side.head_bytes * shape.n_kv_heads;
+      side.data = Buffer(size_t(shape.n_pages) * size_t(side.page_bytes), "KV cache");
+    };
+    make(kv->k, shape.type_k);
+    make(kv->v, shape.type_v);
     return kv;
   }
 
   void copy_page(KvLayer& layer, int32_t from, int32_t to) override {
     CpuKvLayer& kv = static_cast<CpuKvLayer&>(layer);
-    for (const Buffer* b : {&kv.k, &kv.v})
-      std::memcpy(b->as<half_t>() + to * kv.page_halves, b->as<half_t>() + from * kv.page_halves,
-                  size_t(kv.page_halves) * sizeof(half_t));
+    for (const CpuKvSide* side : {&kv.k, &kv.v})
+      std::memcpy(side->at(to, 0), side->at(from, 0), size_t(side->page_bytes));
   }
 
   int32_t kv_page_tokens() const override { return cpu::kPageTokens; }

@@ -16,10 +16,19 @@ struct CpuWeight final : Weight {
 
 inline const CpuWeight& as_cpu(const Weight& w) { return static_cast<const CpuWeight&>(w); }
 
-// K as [page][kv_head][head_dim][kPageTokens], V as [page][kv_head][kPageTokens][head_dim].
+// Keys or values of one layer: [page][kv_head], in the layout of their type.
+struct CpuKvSide {
+  const cpu::KvKernels* type = nullptr;
+  Buffer data;
+  int64_t head_bytes = 0;  // of one head in one page
+  int64_t page_bytes = 0;
+  uint8_t* at(int64_t page, int64_t head) const {
+    return data.as<uint8_t>() + page * page_bytes + head * head_bytes;
+  }
+};
+
 struct CpuKvLayer final : KvLayer {
-  Buffer k, v;
-  int64_t page_halves = 0;  // of a page in each buffer
+  CpuKvSide k, v;
 };
 
 std::unique_ptr<Stream> make_cpu_stream(const cpu::KernelTable& kernels, const StreamShape& shape);

@@ -43,7 +43,7 @@ struct Private {
   Buffer floats;                // one row
   std::vector<const float*> q;  // the queries of one attention item
   std::vector<float*> out;
-  std::vector<int32_t> n_keys;
+  std::vector<int32_t> first_key, n_keys;
 };
 
 // Activations of a batch in the form a weight type multiplies, [n_rows] columns of length k.
@@ -104,7 +104,8 @@ class CpuStream final : public Stream {
   Acts normed(const Weight& norm, const Weight& weight, int64_t n, int thread, const F& row_of);
   void matmul(const Weight& weight, const Acts& acts, int64_t n_cols, Range rows, float* y,
               int64_t y_stride, bool accumulate, int thread);
-  void store_kv(CpuKvLayer& kv, int64_t row, const float* k, const float* v, int thread);
+  void finish_heads(const Weight* bias, const Weight* norm, float* x, int32_t n_heads,
+                    const float* cos_sin);
 
   const cpu::KernelTable& k_;
   StreamShape shape_;
@@ -156,6 +157,7 @@ CpuStream::CpuStream(const cpu::KernelTable& kernels, const StreamShape& shape)
     p.floats = Buffer(size_t(longest) * sizeof(float), "batch");
     p.q.reserve(queries);
     p.out.reserve(queries);
+    p.first_key.reserve(queries);
     p.n_keys.reserve(queries);
   }
 }
@@ -176,9 +178,9 @@ void CpuStream::begin(const BatchView& batch) {
     for (int64_t row = r.begin; row < r.end; ++row) {
       float* out = rope_.as<float>() + row * attention().rope_dims;
       for (int i = 0; i < half; ++i) {
-        const double angle = batch.positions[size_t(row)] * attention().rope_frequencies[i];
-        out[i] = float(std::cos(angle));
-        out[half + i] = float(std::sin(angle));
+        const double angle = batch.positions[size_t(row)] * attention().rope_frequencies[size_t(i)];
+        out[i] = float(std::cos(angle)) * attention().rope_scale;
+        out[half + i] = float(std::sin(angle)) * attention().rope_scale;
       }
     }
   });
@@ -259,17 +261,15 @@ void CpuStream::matmul(const Weight& weight, const Acts& acts, int64_t n_cols, R
   (packed ? w.kernels->matmul_packed : w.kernels->matmul_rows)(args);
 }
 
-void CpuStream::store_kv(CpuKvLayer& kv, int64_t row, const float* k, const float* v, int thread) {
-  const int head_dim = attention().head_dim;
-  const int64_t slot = slots_[size_t(row)];
-  const int64_t page = slot / cpu::kPageTokens * kv.page_halves, offset = slot % cpu::kPageTokens;
-  half_t* converted = private_[size_t(thread)].floats.as<half_t>();
-  for (int h = 0; h < attention().n_kv_heads; ++h) {
-    const int64_t at = page + int64_t(h) * head_dim * cpu::kPageTokens;
-    k_.to_half(converted, k + h * head_dim, head_dim);
-    half_t* keys = kv.k.as<half_t>() + at + offset;
-    for (int d = 0; d < head_dim; ++d) keys[d * cpu::kPageTokens] = converted[d];
-    k_.to_half(kv.v.as<half_t>() + at + offset * head_dim, v + h * head_dim, head_dim);
+// What follows the projection of one row's queries or keys: bias, norm of each head, rotation.
+void CpuStream::finish_heads(const Weight* bias, const Weight* norm, float* x, int32_t n_heads,
+                             const float* cos_sin) {
+  const AttentionShape& a = attention();
+  const auto rotate = a.rope_layout == RopeLayout::halves ? k_.rope_halves : k_.rope_interleaved;
+  if (bias) k_.add(x, as_cpu(*bias).packed.as<float>(), int64_t(n_heads) * a.head_dim);
+  for (int h = 0; h < n_heads; ++h, x += a.head_dim) {
+    if (norm) k_.rms_norm(x, x, as_cpu(*norm).packed.as<float>(), a.head_dim, a.norm_eps);
+    rotate(x, cos_sin, a.rope_dims);
   }
 }
 
@@ -284,7 +284,7 @@ void CpuStream::project_qkv(const LayerWeights& layer, KvLayer& kv) {
   } parts[] = {{*layer.q, q_.as<float>(), q_dim},
                {*layer.k, k_new_.as<float>(), kv_dim},
                {*layer.v, v_new_.as<float>(), kv_dim}};
-  const auto rotate = a.rope_layout == RopeLayout::halves ? k_.rope_halves : k_.rope_interleaved;
+  const CpuKvLayer& cache = static_cast<CpuKvLayer&>(kv);
   run([&](int thread) {
     Acts acts{};
     for (int i = 0; i < 3; ++i) {
@@ -302,10 +302,19 @@ void CpuStream::project_qkv(const LayerWeights& layer, KvLayer& kv) {
       const float* cos_sin = rope_.as<float>() + row * a.rope_dims;
       float* q = q_.as<float>() + row * q_dim;
       float* k = k_new_.as<float>() + row * kv_dim;
-      for (int h = 0; h < a.n_heads; ++h) rotate(q + h * a.head_dim, cos_sin, a.rope_dims);
+      finish_heads(layer.q_bias.get(), layer.q_norm.get(), q, a.n_heads, cos_sin);
       k_.scale(q, scale, q_dim);
-      for (int h = 0; h < a.n_kv_heads; ++h) rotate(k + h * a.head_dim, cos_sin, a.rope_dims);
-      store_kv(static_cast<CpuKvLayer&>(kv), row, k, v_new_.as<float>() + row * kv_dim, thread);
+      finish_heads(layer.k_bias.get(), layer.k_norm.get(), k, a.n_kv_heads, cos_sin);
+      float* v = v_new_.as<float>() + row * kv_dim;
+      if (layer.v_bias) k_.add(v, as_cpu(*layer.v_bias).packed.as<float>(), kv_dim);
+      const int64_t slot = slots_[size_t(row)];
+      const int64_t page = slot / cpu::kPageTokens;
+      const int offset = int(slot % cpu::kPageTokens);
+      for (int h = 0; h < a.n_kv_heads; ++h) {
+        const int64_t at = int64_t(h) * a.head_dim;
+        cache.k.type->store_key(cache.k.at(page, h), offset, k + at, a.head_dim);
+        cache.v.type->store_value(cache.v.at(page, h), offset, v + at, a.head_dim);
+      }
     }
   });
 }
@@ -321,7 +330,7 @@ void CpuStream::attend(const KvLayer& layer) {
     n_tiles += (s.row_end - s.row_begin + kAttentionRows - 1) / kAttentionRows;
   const int64_t per_tile = int64_t(a.n_kv_heads) * parts;
   run([&](int thread) {
-    auto& [panels, acts, floats, q, out, n_keys] = private_[size_t(thread)];
+    auto& [panels, acts, floats, q, out, first_key, n_keys] = private_[size_t(thread)];
     for (int64_t item;
          (item = next_[0].fetch_add(1, std::memory_order_relaxed)) < n_tiles * per_tile;) {
       // The last tiles see the most keys: they go first, so that threads end together.
@@ -337,17 +346,20 @@ void CpuStream::attend(const KvLayer& layer) {
       const int32_t row_end = std::min(s->row_end, row_begin + kAttentionRows);
       q.clear();
       out.clear();
+      first_key.clear();
       n_keys.clear();
       for (int32_t row = row_begin; row < row_end; ++row)
         for (int h = part * group / parts; h < (part + 1) * group / parts; ++h) {
           const int64_t at = (int64_t(row) * a.n_heads + kv_head * group + h) * a.head_dim;
           q.push_back(q_.as<float>() + at);
           out.push_back(attended_.as<float>() + at);
-          n_keys.push_back(batch_.positions[size_t(row)] + 1);
+          const int32_t seen = batch_.positions[size_t(row)] + 1;
+          first_key.push_back(a.window > 0 && seen > a.window ? seen - a.window : 0);
+          n_keys.push_back(seen);
         }
-      const int64_t head_at = int64_t(kv_head) * a.head_dim * cpu::kPageTokens;
-      k_.attention({q.data(), out.data(), n_keys.data(), int32_t(q.size()), a.head_dim, s->pages,
-                    kv.k.as<half_t>() + head_at, kv.v.as<half_t>() + head_at, kv.page_halves});
+      k_.attention({kv.k.type, kv.v.type, q.data(), out.data(), first_key.data(), n_keys.data(),
+                    int32_t(q.size()), a.head_dim, s->pages, kv.k.at(0, kv_head),
+                    kv.v.at(0, kv_head), kv.k.page_bytes, kv.v.page_bytes});
     }
   });
 }

@@ -33,6 +33,13 @@ WantLogits want_named(const std::string& name) {
   fail(ErrorKind::invalid_argument, "logits is '", name, "', expected 'none', 'last' or 'all'");
 }
 
+DType kv_type(const char* argument, const std::string& name) {
+  const DTypeTraits* type = find_dtype(name);
+  if (!type)
+    fail(ErrorKind::invalid_argument, argument, " is '", name, "', which is no tensor type");
+  return type->type;
+}
+
 using Pieces = std::vector<std::tuple<int32_t, std::vector<int32_t>, std::string>>;
 
 void decode(PyContext& self, const Pieces& pieces) {
@@ -57,13 +64,16 @@ py::array_t<float> logits(PyContext& self) {
 void register_context(py::module_& m) {
   py::class_<PyContext, std::shared_ptr<PyContext>>(m, "Context", "A model with a KV cache.")
       .def(py::init([](std::shared_ptr<Model> model, int32_t n_ctx, int32_t n_batch,
-                       int32_t n_threads, int32_t n_threads_batch, int32_t max_sequences) {
+                       int32_t n_threads, int32_t n_threads_batch, int32_t max_sequences,
+                       const std::string& type_k, const std::string& type_v) {
              return std::make_shared<PyContext>(
                  std::move(model),
-                 ContextParams{n_ctx, n_batch, n_threads, n_threads_batch, max_sequences});
+                 ContextParams{n_ctx, n_batch, n_threads, n_threads_batch, max_sequences,
+                               kv_type("type_k", type_k), kv_type("type_v", type_v)});
            }),
            py::arg("model"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
-           py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1)
+           py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1,
+           py::arg("type_k") = "f16", py::arg("type_v") = "f16")
       .def_property_readonly("n_ctx", [](PyContext& c) { return c.context.params().n_ctx; })
       .def_property_readonly("n_batch", [](PyContext& c) { return c.context.params().n_batch; })
       .def_property_readonly("n_threads", [](PyContext& c) { return c.context.params().n_threads; })

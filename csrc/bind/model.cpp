@@ -28,7 +28,7 @@ void register_model(py::module_& m) {
       .def_readonly("n_kv_heads", &ModelConfig::n_kv_heads)
       .def_readonly("head_dim", &ModelConfig::head_dim)
       .def_readonly("n_ff", &ModelConfig::n_ff)
-      .def_readonly("rope_theta", &ModelConfig::rope_theta)
+      .def_property_readonly("rope_theta", [](const ModelConfig& c) { return c.rope.theta; })
       .def_readonly("norm_eps", &ModelConfig::norm_eps);
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A GGUF file, ready to run.")

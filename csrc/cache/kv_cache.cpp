@@ -4,13 +4,13 @@
 
 namespace pyllamacpp {
 
-KvCache::KvCache(Backend& backend, int32_t n_layers, int32_t n_kv_heads, int32_t head_dim,
-                 int32_t n_ctx, int32_t max_sequences)
+KvCache::KvCache(Backend& backend, int32_t n_layers, KvShape shape, int32_t n_ctx,
+                 int32_t max_sequences)
     : backend_(backend), n_ctx_(n_ctx), page_tokens_(backend.kv_page_tokens()) {
   // Every sequence may leave its last page partly empty.
   const int32_t n_pages = (n_ctx + page_tokens_ - 1) / page_tokens_ + max_sequences - 1;
-  for (int32_t i = 0; i < n_layers; ++i)
-    layers_.push_back(backend.make_kv({n_pages, n_kv_heads, head_dim}));
+  shape.n_pages = n_pages;
+  for (int32_t i = 0; i < n_layers; ++i) layers_.push_back(backend.make_kv(shape));
   sequences_.resize(size_t(max_sequences));
   uses_.assign(size_t(n_pages), 0);
   // The lowest pages are handed out first, so that memory is touched only as it fills.

@@ -12,9 +12,9 @@ namespace pyllamacpp {
 
 class KvCache {
  public:
-  // `n_ctx`: tokens that one sequence, or all together, may hold.
-  KvCache(Backend& backend, int32_t n_layers, int32_t n_kv_heads, int32_t head_dim, int32_t n_ctx,
-          int32_t max_sequences);
+  // `n_ctx`: tokens that one sequence, or all together, may hold. `shape`: of one layer; its number
+  // of pages is set here.
+  KvCache(Backend& backend, int32_t n_layers, KvShape shape, int32_t n_ctx, int32_t max_sequences);
 
   int32_t n_ctx() const { return n_ctx_; }
   int32_t length(int32_t sequence) const { return at(sequence).length; }

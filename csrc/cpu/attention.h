@@ -8,8 +8,6 @@
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
-inline constexpr int kKeyVectors = kPageTokens / W;
-
 // What a segment, or all merged so far, knows of one query.
 struct SoftmaxState {
   alignas(64) float out[kMaxHeadDim];  // sum of exp(score - top) * value
@@ -17,58 +15,71 @@ struct SoftmaxState {
   float top;
 };
 
-// scores[q][key] = dot(query q, key) of one page.
-template <int NQ>
-static inline void page_scores(const float* const* q, const half_t* k, int head_dim,
-                               F (*scores)[kKeyVectors]) {
-  F acc[NQ][kKeyVectors];
-  for (int i = 0; i < NQ; ++i)
-    for (int v = 0; v < kKeyVectors; ++v) acc[i][v] = splat(0);
-  for (int d = 0; d < head_dim; ++d, k += kPageTokens) {
-    F keys[kKeyVectors];
-    for (int v = 0; v < kKeyVectors; ++v) keys[v] = load_half(k + v * W);
-    for (int i = 0; i < NQ; ++i) {
-      const F x = splat(q[i][d]);
-      for (int v = 0; v < kKeyVectors; ++v) acc[i][v] = fma(x, keys[v], acc[i][v]);
-    }
-  }
-  for (int i = 0; i < NQ; ++i)
-    for (int v = 0; v < kKeyVectors; ++v) scores[i][v] = acc[i][v];
-}
-
-// state[i].out = state[i].out * decay[i] + sum over keys of p[i][key] * value[key].
-template <int NQ>
-static inline void page_values(SoftmaxState* state, const float* decay,
-                               const float (*p)[kPageTokens], const half_t* values, int n_keys,
-                               int head_dim) {
-  constexpr int V = kValueVectors;
+// state[i].out = state[i].out * decay[i] + sum over keys of p[i][key] * value[key], for the keys
+// [begin, end) of a page.
+template <class V, int NQ>
+static void page_values(SoftmaxState* state, const float* decay, const float (*p)[kPageTokens],
+                        const uint8_t* page, int begin, int end, int head_dim) {
+  constexpr int N = kValueVectors;
   int d = 0;
-  for (; d + V * W <= head_dim; d += V * W) {
-    F acc[NQ][V];
+  for (; d + N * W <= head_dim; d += N * W) {
+    F acc[NQ][N];
     for (int i = 0; i < NQ; ++i)
-      for (int v = 0; v < V; ++v) acc[i][v] = mul(load(state[i].out + d + v * W), splat(decay[i]));
-    for (int key = 0; key < n_keys; ++key) {
-      F value[V];
-      for (int v = 0; v < V; ++v)
-        value[v] = load_half(values + int64_t(key) * head_dim + d + v * W);
+      for (int v = 0; v < N; ++v) acc[i][v] = mul(load(state[i].out + d + v * W), splat(decay[i]));
+    for (int key = begin; key < end; ++key) {
+      const uint8_t* row = V::row(page, key, head_dim);
+      F value[N];
+      for (int v = 0; v < N; ++v) value[v] = V::value(row, d + v * W);
       for (int i = 0; i < NQ; ++i) {
         const F weight = splat(p[i][key]);
-        for (int v = 0; v < V; ++v) acc[i][v] = fma(weight, value[v], acc[i][v]);
+        for (int v = 0; v < N; ++v) acc[i][v] = fma(weight, value[v], acc[i][v]);
       }
     }
     for (int i = 0; i < NQ; ++i)
-      for (int v = 0; v < V; ++v) store(state[i].out + d + v * W, acc[i][v]);
+      for (int v = 0; v < N; ++v) store(state[i].out + d + v * W, acc[i][v]);
   }
   for (; d < head_dim; d += W) {
     const int part = head_dim - d < W ? head_dim - d : W;
     for (int i = 0; i < NQ; ++i) {
       F acc = mul(load_n(state[i].out + d, part), splat(decay[i]));
-      for (int key = 0; key < n_keys; ++key)
-        acc = fma(splat(p[i][key]), load_half_n(values + int64_t(key) * head_dim + d, part), acc);
+      for (int key = begin; key < end; ++key)
+        acc = fma(splat(p[i][key]), V::value_part(V::row(page, key, head_dim), d, part), acc);
       store_n(state[i].out + d, acc, part);
     }
   }
 }
+
+// Up to this many queries share the registers of page_values.
+inline constexpr int kValueTile = kQueryTile < 4 ? kQueryTile : 4;
+
+// A type's page readers by number of queries less one. Keys and values may differ in type, so
+// attention calls them through pointers, once per page.
+struct PageReaders {
+  using ScoresOf = void (*)(const float* const*, const uint8_t*, int, Scores*);
+  using ValuesOf = void (*)(SoftmaxState*, const float*, const float (*)[kPageTokens],
+                            const uint8_t*, int, int, int);
+  ScoresOf scores[kQueryTile];
+  ValuesOf values[kValueTile];
+};
+
+template <class Kv, int NQ = 1>
+static constexpr void fill_readers(PageReaders& r) {
+  r.scores[NQ - 1] = Kv::template scores<NQ>;
+  if constexpr (NQ <= kValueTile) r.values[NQ - 1] = page_values<Kv, NQ>;
+  if constexpr (NQ < kQueryTile) fill_readers<Kv, NQ + 1>(r);
+}
+
+template <class Kv>
+struct KvType {
+  static constexpr PageReaders readers = [] {
+    PageReaders r{};
+    fill_readers<Kv>(r);
+    return r;
+  }();
+  static constexpr KvKernels entry() {
+    return {Kv::kType, Kv::kMultiple, Kv::page_bytes, Kv::store_key, Kv::store_value, &readers};
+  }
+};
 
 static inline void reset(SoftmaxState& s, int head_dim) {
   for (int d = 0; d < head_dim; ++d) s.out[d] = 0;
@@ -95,64 +106,83 @@ static inline void merge(SoftmaxState& all, const SoftmaxState& segment, int hea
   all.top = top;
 }
 
+// Sets scores outside [begin, end) to minus infinity.
+static inline void mask(F* scores, int begin, int end) {
+  float lanes[kPageTokens];
+  for (int v = 0; v < kKeyVectors; ++v) store(lanes + v * W, scores[v]);
+  for (int t = 0; t < begin; ++t) lanes[t] = -INFINITY;
+  for (int t = end; t < kPageTokens; ++t) lanes[t] = -INFINITY;
+  for (int v = 0; v < kKeyVectors; ++v) scores[v] = load(lanes + v * W);
+}
+
+// One step of the online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867): weights p of a
+// page's keys [begin, end); returns by how much what was summed before shrinks.
+static inline float take_page(SoftmaxState& state, F* scores, int begin, int end, float* p) {
+  if (begin >= end) {  // p = 0 and no shrinking leave the state as it is
+    for (int v = 0; v < kKeyVectors; ++v) store(p + v * W, splat(0));
+    return 1;
+  }
+  if (begin > 0 || end < kPageTokens) mask(scores, begin, end);
+  F peak = scores[0];
+  for (int v = 1; v < kKeyVectors; ++v) peak = max(peak, scores[v]);
+  const float page_top = largest(peak);
+  const float top = page_top > state.top ? page_top : state.top;
+  const float decay = top > state.top ? decay_of(state.top, top) : 1;
+  state.total = mul(state.total, splat(decay));
+  for (int v = 0; v < kKeyVectors; ++v) {
+    const F weight = exp(sub(scores[v], splat(top)));
+    store(p + v * W, weight);
+    state.total = add(state.total, weight);
+  }
+  state.top = top;
+  return decay;
+}
+
+static inline int clamp_to_page(int key) {
+  return key < 0 ? 0 : key > kPageTokens ? kPageTokens : key;
+}
+
 template <int NQ>
 static void attend_tile(const AttentionArgs& a, int first) {
-  const float* const* q = a.q + first;
+  const PageReaders& keys = *static_cast<const PageReaders*>(a.k_type->readers);
+  const PageReaders& values = *static_cast<const PageReaders*>(a.v_type->readers);
+  const int32_t* first_key = a.first_key + first;
   const int32_t* n_keys = a.n_keys + first;
-  int most = 0;
-  for (int i = 0; i < NQ; ++i) most = n_keys[i] > most ? n_keys[i] : most;
+  int least = first_key[0], most = n_keys[0];
+  for (int i = 1; i < NQ; ++i) {
+    least = first_key[i] < least ? first_key[i] : least;
+    most = n_keys[i] > most ? n_keys[i] : most;
+  }
   SoftmaxState all[NQ], segment[NQ];
+  for (int i = 0; i < NQ; ++i) reset(all[i], a.head_dim);
   alignas(64) float p[NQ][kPageTokens];
 
-  for (int begin = 0; begin < most; begin += kSegmentTokens) {
-    SoftmaxState* state = begin == 0 ? all : segment;
-    for (int i = 0; i < NQ; ++i) reset(state[i], a.head_dim);
-    const int end = most - begin < kSegmentTokens ? most : begin + kSegmentTokens;
-    for (int key = begin; key < end; key += kPageTokens) {
-      const int64_t page = a.pages[key / kPageTokens] * a.page_stride;
-      F scores[NQ][kKeyVectors];
-      page_scores<NQ>(q, a.k + page, a.head_dim, scores);
+  for (int start = least - least % kSegmentTokens; start < most; start += kSegmentTokens) {
+    for (int i = 0; i < NQ; ++i) reset(segment[i], a.head_dim);
+    const int stop = most - start < kSegmentTokens ? most : start + kSegmentTokens;
+    const int from = start < least ? least - least % kPageTokens : start;
+    for (int key = from; key < stop; key += kPageTokens) {
+      const int64_t page = a.pages[key / kPageTokens];
+      Scores scores[NQ];
+      keys.scores[NQ - 1](a.q + first, a.k + page * a.k_stride, a.head_dim, scores);
       float decay[NQ];
-      int used = 0;  // keys of this page that any query sees
+      int begin = kPageTokens, end = 0;  // keys of this page that any query sees
       for (int i = 0; i < NQ; ++i) {
-        const int seen = n_keys[i] - key;
-        if (seen <= 0) {  // p = 0 and decay 1 leave the state as it is
-          for (int v = 0; v < kKeyVectors; ++v) store(p[i] + v * W, splat(0));
-          decay[i] = 1;
-          continue;
+        const int b = clamp_to_page(first_key[i] - key), e = clamp_to_page(n_keys[i] - key);
+        decay[i] = take_page(segment[i], scores[i], b, e, p[i]);
+        if (b < e) {
+          begin = b < begin ? b : begin;
+          end = e > end ? e : end;
         }
-        const int n = seen < kPageTokens ? seen : kPageTokens;
-        used = n > used ? n : used;
-        if (n < kPageTokens) {
-          float masked[kPageTokens];
-          for (int v = 0; v < kKeyVectors; ++v) store(masked + v * W, scores[i][v]);
-          for (int t = n; t < kPageTokens; ++t) masked[t] = -INFINITY;
-          for (int v = 0; v < kKeyVectors; ++v) scores[i][v] = load(masked + v * W);
-        }
-        F peak = scores[i][0];
-        for (int v = 1; v < kKeyVectors; ++v) peak = max(peak, scores[i][v]);
-        const float page_top = largest(peak);
-        const float top = page_top > state[i].top ? page_top : state[i].top;
-        decay[i] = top > state[i].top ? decay_of(state[i].top, top) : 1;
-        F total = mul(state[i].total, splat(decay[i]));
-        for (int v = 0; v < kKeyVectors; ++v) {
-          const F weight = exp(sub(scores[i][v], splat(top)));
-          store(p[i] + v * W, weight);
-          total = add(total, weight);
-        }
-        state[i].total = total;
-        state[i].top = top;
       }
-      // Two halves, so that the accumulators stay in registers.
-      constexpr int kHalf = NQ > 4 ? 4 : NQ;
-      page_values<kHalf>(state, decay, p, a.v + page, used, a.head_dim);
-      if constexpr (NQ > kHalf)
-        page_values<NQ - kHalf>(state + kHalf, decay + kHalf, p + kHalf, a.v + page, used,
-                                a.head_dim);
+      for (int i = 0; i < NQ; i += kValueTile) {
+        const int n = NQ - i < kValueTile ? NQ - i : kValueTile;
+        values.values[n - 1](segment + i, decay + i, p + i, a.v + page * a.v_stride, begin, end,
+                             a.head_dim);
+      }
     }
-    if (begin > 0)
-      for (int i = 0; i < NQ; ++i)
-        if (n_keys[i] > begin) merge(all[i], segment[i], a.head_dim);
+    for (int i = 0; i < NQ; ++i)
+      if (segment[i].top > -INFINITY) merge(all[i], segment[i], a.head_dim);
   }
   for (int i = 0; i < NQ; ++i) {
     const F scale = splat(1.0f / sum(all[i].total));

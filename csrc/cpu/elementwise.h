@@ -121,13 +121,6 @@ static void scale_by(float* x, float factor, int64_t n) {
   }
 }
 
-static void to_half(half_t* y, const float* x, int64_t n) {
-  for (int64_t i = 0; i < n; i += W) {
-    const int part = n - i < W ? int(n - i) : W;
-    store_half_n(y + i, load_n(x + i, part), part);
-  }
-}
-
 static int32_t argmax(const float* x, int64_t n) {
   // The largest value first, then its first place: two simple passes beat one with indices.
   constexpr float kLowest = -INFINITY;
@@ -141,21 +134,27 @@ static int32_t argmax(const float* x, int64_t n) {
   return 0;
 }
 
-// Quantizes n values with one scale; q gets integers in [-127, 127]. Returns the scale.
+// Quantizes n values with one scale; q gets integers in [-127, 127]. Returns the scale, NaN when a
+// value is not finite, so that it shows in every product.
 template <int N>
 static inline float quantize_run(int8_t* q, const float* x) {
-  F top = splat(0);
-  for (int i = 0; i < N; i += W) top = max(top, abs(load(x + i)));
+  F top = splat(0), poison = splat(0);
+  for (int i = 0; i < N; i += W) {
+    const F v = load(x + i);
+    top = max(top, abs(v));
+    poison = fma(v, splat(0), poison);
+  }
+  // Below this, 127 / most is not finite; such runs count as zero.
+  constexpr float kLeast = 1e-36f;
   const float most = largest(top);
-  const float d = most / 127.0f;
-  const F inverse = splat(most > 0 ? 127.0f / most : 0.0f);
+  const F inverse = splat(most > kLeast ? 127.0f / most : 0.0f);
   alignas(64) int32_t wide[N];
   for (int i = 0; i < N; i += W) {
     const I v = to_int(mul(load(x + i), inverse));
     std::memcpy(wide + i, &v, sizeof v);
   }
   for (int i = 0; i < N; ++i) q[i] = int8_t(wide[i]);
-  return d;
+  return (most > kLeast ? most / 127.0f : 0.0f) + sum(poison);
 }
 
 static void quantize_q8_32(ActBlock32* y, const float* x, int64_t n) {

@@ -71,17 +71,32 @@ struct TypeKernels {
   void (*matmul_packed)(const MatmulArgs&);
 };
 
+// How keys or values are stored in the cache. A page of one head holds kPageTokens of either.
+struct KvKernels {
+  DType type;
+  int head_multiple;  // of which head_dim must be a multiple
+  size_t (*page_bytes)(int32_t head_dim);
+  // Stores x [head_dim] as the key (the value) of token `offset` of a page.
+  void (*store_key)(uint8_t* page, int offset, const float* x, int32_t head_dim);
+  void (*store_value)(uint8_t* page, int offset, const float* x, int32_t head_dim);
+  const void* readers;  // what the tier's attention reads pages with
+};
+
 // Attention of `n_queries` query vectors that share one KV head.
 struct AttentionArgs {
-  const float* const* q;  // [n_queries][head_dim], already scaled by 1/sqrt(head_dim)
-  float* const* out;      // [n_queries][head_dim]
-  const int32_t* n_keys;  // [n_queries]: keys [0, n_keys) are visible, at least 1
+  const KvKernels* k_type;
+  const KvKernels* v_type;
+  const float* const* q;     // [n_queries][head_dim], already scaled by 1/sqrt(head_dim)
+  float* const* out;         // [n_queries][head_dim]
+  const int32_t* first_key;  // [n_queries]: keys [first_key, n_keys) are visible, at least one
+  const int32_t* n_keys;     // [n_queries]
   int32_t n_queries;
   int32_t head_dim;      // <= kMaxHeadDim
   const int32_t* pages;  // the sequence's pages in order
-  const half_t* k;       // this head in page 0; a page holds K transposed: [head_dim][kPageTokens]
-  const half_t* v;       // this head in page 0; a page holds V by key: [kPageTokens][head_dim]
-  int64_t page_stride;   // halves from a page to the next
+  const uint8_t* k;      // this head in page 0
+  const uint8_t* v;
+  int64_t k_stride;  // bytes from a page to the next
+  int64_t v_stride;
 };
 
 struct KernelTable {
@@ -89,6 +104,8 @@ struct KernelTable {
   int lanes;  // floats per vector
   const TypeKernels* types;
   int n_types;
+  const KvKernels* kv_types;
+  int n_kv_types;
 
   // y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps)
   void (*rms_norm)(float* y, const float* x, const float* weight, int64_t n, float eps);
@@ -97,10 +114,9 @@ struct KernelTable {
   void (*rope_halves)(float* x, const float* cos_sin, int64_t n);       // pairs (i, i + n/2)
   // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
   void (*swiglu)(float* y, const float* gate, const float* up, int64_t n);
-  void (*softmax)(float* x, int64_t n);              // in place, n >= 1
-  void (*add)(float* y, const float* x, int64_t n);  // y += x
-  void (*scale)(float* x, float factor, int64_t n);  // x *= factor
-  void (*to_half)(half_t* y, const float* x, int64_t n);
+  void (*softmax)(float* x, int64_t n);                                // in place, n >= 1
+  void (*add)(float* y, const float* x, int64_t n);                    // y += x
+  void (*scale)(float* x, float factor, int64_t n);                    // x *= factor
   void (*quantize_q8_32)(ActBlock32* y, const float* x, int64_t n);    // n % 32 == 0
   void (*quantize_q8_256)(ActBlock256* y, const float* x, int64_t n);  // n % 256 == 0
   // Index of the largest value, the first of equals; NaN never wins. n >= 1.
@@ -110,6 +126,11 @@ struct KernelTable {
   const TypeKernels* find(DType type) const {
     for (int i = 0; i < n_types; ++i)
       if (types[i].type == type) return &types[i];
+    return nullptr;
+  }
+  const KvKernels* find_kv(DType type) const {
+    for (int i = 0; i < n_kv_types; ++i)
+      if (kv_types[i].type == type) return &kv_types[i];
     return nullptr;
   }
 };

@@ -11,8 +11,10 @@
 
 #include "cpu/elementwise.h"
 // (the order matters: each uses the ones before)
-#include "cpu/attention.h"
 #include "cpu/codecs.h"
+#include "cpu/kv_codecs.h"
+// kv_codecs first
+#include "cpu/attention.h"
 #include "cpu/matmul_blocks.h"
 #include "cpu/matmul_float.h"
 #include "cpu/matmul_super.h"
@@ -28,12 +30,21 @@ static constexpr TypeKernels kTypes[] = {
     SuperType<CodecQ6_K>::entry(),
 };
 
+static constexpr KvKernels kKvTypes[] = {
+    KvType<KvFloat<CodecF32, StoreF32>>::entry(),
+    KvType<KvFloat<CodecF16, StoreF16>>::entry(),
+    KvType<KvQ8_0>::entry(),
+    KvType<KvQ4_0>::entry(),
+};
+
 extern const KernelTable table;
 const KernelTable table = {
     PYL_NAME(PYLLAMACPP_TIER),
     W,
     kTypes,
     sizeof kTypes / sizeof *kTypes,
+    kKvTypes,
+    sizeof kKvTypes / sizeof *kKvTypes,
     rms_norm,
     rope_interleaved,
     rope_halves,
@@ -41,7 +52,6 @@ const KernelTable table = {
     softmax,
     add_to,
     scale_by,
-    to_half,
     quantize_q8_32,
     quantize_q8_256,
     argmax,

@@ -32,6 +32,12 @@ class Keys {
     return value;
   }
 
+  // Files without a window leave the key out or write 0.
+  int32_t window() const {
+    const uint64_t value = file_.find_uint(name("attention.sliding_window")).value_or(0);
+    return value == 0 ? 0 : checked("attention.sliding_window", value, 1 << 30);
+  }
+
  private:
   int32_t checked(const char* key, uint64_t value, uint64_t most) const {
     if (value == 0 || value > most)
@@ -44,33 +50,25 @@ class Keys {
   std::string prefix_;
 };
 
-// theta^(-2i/dims), divided by a linear factor and by the file's factors (LLaMA 3's scaling).
-std::vector<double> rope_frequencies(const GgufFile& file, const Keys& keys, int32_t dims,
-                                     double theta) {
-  double factor = 1;
-  const auto scaling = file.find_string(keys.name("rope.scaling.type"));
-  if (scaling && *scaling != "none" && *scaling != "linear")
-    fail(ErrorKind::unsupported, file.name(), ": RoPE scaling '", *scaling,
-         "' is not supported yet; supported: none, linear, and factors in rope_freqs.weight");
-  if (scaling && *scaling == "linear") factor = keys.real_or("rope.scaling.factor", 1);
-  if (!scaling) factor = keys.real_or("rope.scale_linear", 1);
-  if (factor == 0) factor = 1;  // written by old converters for "none"
-  std::vector<double> frequencies(size_t(dims) / 2);
-  for (size_t i = 0; i < frequencies.size(); ++i)
-    frequencies[i] = std::pow(theta, -2.0 * double(i) / dims) / factor;
-  if (const TensorInfo* t = file.find_tensor("rope_freqs.weight")) {
-    if (t->type != DType::f32 || t->n_elements() != frequencies.size())
-      fail(ErrorKind::format, file.name(), ": tensor 'rope_freqs.weight' has ", t->n_elements(),
-           " values of type ", traits(t->type).name, ", expected ", frequencies.size(), " of f32");
-    for (size_t i = 0; i < frequencies.size(); ++i) {
-      const float divisor = reinterpret_cast<const float*>(t->data.data())[i];
-      if (!(divisor > 0) || !std::isfinite(divisor))
-        fail(ErrorKind::format, file.name(), ": tensor 'rope_freqs.weight' holds ", divisor,
-             ", expected positive numbers");
-      frequencies[i] /= double(divisor);
-    }
+// Architectures with LLaMA's block. They differ in how RoPE pairs a head's dimensions; biases and
+// norms of queries and keys show in the tensors.
+constexpr struct {
+  const char* name;
+  RopeLayout layout;
+} kArchitectures[] = {
+    {"llama", RopeLayout::interleaved},
+    {"qwen2", RopeLayout::halves},
+    {"qwen3", RopeLayout::halves},
+};
+
+RopeLayout rope_layout(const GgufFile& file, const std::string& architecture) {
+  std::string names;
+  for (const auto& a : kArchitectures) {
+    if (architecture == a.name) return a.layout;
+    names += (names.empty() ? "" : ", ") + std::string(a.name);
   }
-  return frequencies;
+  fail(ErrorKind::unsupported, file.name(), ": architecture '", architecture,
+       "' is not supported; supported: ", names);
 }
 
 }  // namespace
@@ -78,9 +76,7 @@ std::vector<double> rope_frequencies(const GgufFile& file, const Keys& keys, int
 ModelConfig read_config(const GgufFile& file) {
   ModelConfig c;
   c.architecture = std::string(file.get_string("general.architecture"));
-  if (c.architecture != "llama")
-    fail(ErrorKind::unsupported, file.name(), ": architecture '", c.architecture,
-         "' is not supported yet; supported: llama");
+  c.rope_layout = rope_layout(file, c.architecture);
   if (file.find_uint("split.count").value_or(1) > 1)
     fail(ErrorKind::unsupported, file.name(),
          ": this is one part of a model split into several files, which is not supported yet");
@@ -104,15 +100,16 @@ ModelConfig read_config(const GgufFile& file) {
     fail(ErrorKind::unsupported, file.name(), ": heads with keys of ", c.head_dim,
          " and values of ", v, " are not supported");
   c.norm_eps = float(keys.real_or("attention.layer_norm_rms_epsilon", 1e-5));
-  c.rope_theta = float(keys.real_or("rope.freq_base", 10000));
-  if (!(c.rope_theta >= 1))
-    fail(ErrorKind::format, file.name(), ": ", keys.name("rope.freq_base"), " is ", c.rope_theta,
-         ", expected at least 1");
-  c.rope_dims = keys.positive_or("rope.dimension_count", c.head_dim);
-  if (c.rope_dims > c.head_dim || c.rope_dims % 2 != 0)
+  c.rope.theta = keys.real_or("rope.freq_base", 10000);
+  if (!(c.rope.theta > 1))
+    fail(ErrorKind::format, file.name(), ": ", keys.name("rope.freq_base"), " is ", c.rope.theta,
+         ", expected more than 1");
+  c.rope.dims = keys.positive_or("rope.dimension_count", c.head_dim);
+  if (c.rope.dims > c.head_dim || c.rope.dims % 2 != 0)
     fail(ErrorKind::format, file.name(), ": ", keys.name("rope.dimension_count"), " is ",
-         c.rope_dims, ", expected an even number of at most ", c.head_dim);
-  c.rope_frequencies = rope_frequencies(file, keys, c.rope_dims, c.rope_theta);
+         c.rope.dims, ", expected an even number of at most ", c.head_dim);
+  c.rope.scaling = read_rope_scaling(file, c.architecture + ".", c.rope.dims, c.n_ctx_train);
+  c.window = keys.window();
   return c;
 }
 

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "backend/backend.h"
 #include "gguf/gguf_reader.h"
+#include "model/rope.h"
 
 namespace pyllamacpp {
 
@@ -21,10 +21,9 @@ struct ModelConfig {
   int32_t head_dim = 0;
   int32_t n_vocab = 0;
   float norm_eps = 0;
-  float rope_theta = 0;
-  int32_t rope_dims = 0;
+  Rope rope;
   RopeLayout rope_layout = RopeLayout::interleaved;
-  std::vector<double> rope_frequencies;  // [rope_dims / 2], radians per position, scaling included
+  int32_t window = 0;  // keys a token sees, itself included; 0: all
 };
 
 // Throws Error(unsupported) for an architecture or a scaling this version cannot run, and

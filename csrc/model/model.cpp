@@ -37,10 +37,14 @@ class Loader {
     return backend_.load_vector(source);
   }
 
+  std::unique_ptr<Weight> optional_vector(const std::string& name, int64_t n) {
+    return has(name) ? vector(name, n) : nullptr;
+  }
+
   // A tensor nobody asked for would change the result if it were ignored.
   void finish() {
     for (const TensorInfo& t : file_.tensors())
-      if (!taken_.count(t.name) && t.name != "rope_freqs.weight")
+      if (!taken_.count(t.name) && !t.name.starts_with("rope_f"))  // read by read_rope_scaling
         fail(ErrorKind::unsupported, file_.name(), ": tensor '", t.name,
              "' is not part of a model this version can run");
     backend_.finish_loading();
@@ -92,6 +96,11 @@ void Model::load_weights() {
     layer.q = load.matrix(prefix + "attn_q.weight", q_dim, c.dim);
     layer.k = load.matrix(prefix + "attn_k.weight", kv_dim, c.dim);
     layer.v = load.matrix(prefix + "attn_v.weight", kv_dim, c.dim);
+    layer.q_bias = load.optional_vector(prefix + "attn_q.bias", q_dim);
+    layer.k_bias = load.optional_vector(prefix + "attn_k.bias", kv_dim);
+    layer.v_bias = load.optional_vector(prefix + "attn_v.bias", kv_dim);
+    layer.q_norm = load.optional_vector(prefix + "attn_q_norm.weight", c.head_dim);
+    layer.k_norm = load.optional_vector(prefix + "attn_k_norm.weight", c.head_dim);
     layer.attention_out = load.matrix(prefix + "attn_output.weight", c.dim, q_dim);
     layer.ffn_norm = load.vector(prefix + "ffn_norm.weight", c.dim);
     layer.gate = load.matrix(prefix + "ffn_gate.weight", c.n_ff, c.dim);

@@ -17,12 +17,12 @@ struct SamplingParams {
 
 class Sampler {
  public:
-  // Throws Error(invalid_argument) naming a parameter that is NaN or out of range.
+  // Throws Error(invalid_argument) naming a parameter that is not finite.
   explicit Sampler(const SamplingParams& params);
 
   // A token of `logits` (one per vocabulary entry). The draw depends on the seed, on how many
-  // tokens were sampled before and on the logits only. Throws Error(invalid_argument) when no
-  // logit is finite.
+  // tokens were sampled before and on the logits only. Throws Error(invalid_argument) when the
+  // largest logit is not finite.
   int32_t sample(std::span<const float> logits);
 
  private:

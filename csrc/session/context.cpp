@@ -32,7 +32,19 @@ ContextParams with_defaults(const Model& model, ContextParams p) {
   if (in_range("n_threads_batch", p.n_threads_batch, 0, kMostThreads) == 0)
     p.n_threads_batch = p.n_threads;
   in_range("max_sequences", p.max_sequences, 1, kMostSequences);
+  for (const auto& [name, type] : {std::pair{"type_k", p.type_k}, std::pair{"type_v", p.type_v}})
+    if (!model.backend().supports_kv(type, model.config().head_dim))
+      fail(ErrorKind::unsupported, name, "=", traits(type).name, " is not possible with heads of ",
+           model.config().head_dim,
+           " values; f32 and f16 always are, q8_0 and q4_0 for multiples of 32");
   return p;
+}
+
+AttentionShape attention_shape(const ModelConfig& c, int32_t n_ctx) {
+  RopeTable rope = rope_table(c.rope, n_ctx);
+  return {c.n_heads,   c.n_kv_heads,  c.head_dim,
+          c.rope.dims, c.rope_layout, std::move(rope.frequencies),
+          rope.scale,  c.window,      c.norm_eps};
 }
 
 StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
@@ -42,8 +54,7 @@ StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
           p.n_batch,
           p.n_threads,
           p.n_threads_batch,
-          {c.n_heads, c.n_kv_heads, c.head_dim, c.rope_dims, c.rope_layout,
-           c.rope_frequencies.data(), c.norm_eps}};
+          attention_shape(c, p.n_ctx)};
 }
 
 }  // namespace
@@ -52,8 +63,10 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
     : model_(std::move(model)),
       params_(with_defaults(*model_, params)),
       stream_(model_->backend().make_stream(stream_shape(model_->config(), params_))),
-      cache_(model_->backend(), model_->config().n_layers, model_->config().n_kv_heads,
-             model_->config().head_dim, params_.n_ctx, params_.max_sequences),
+      cache_(model_->backend(), model_->config().n_layers,
+             {0, model_->config().n_kv_heads, model_->config().head_dim, params_.type_k,
+              params_.type_v},
+             params_.n_ctx, params_.max_sequences),
       tokens_(size_t(params_.max_sequences)) {}
 
 const std::vector<int32_t>& Context::tokens(int32_t sequence) const {

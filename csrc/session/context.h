@@ -21,6 +21,8 @@ struct ContextParams {
   int32_t n_threads = 0;  // for single rows; 0: default_thread_count()
   int32_t n_threads_batch = 0;  // for larger batches; 0: as n_threads
   int32_t max_sequences = 1;
+  DType type_k = DType::f16;  // of the KV cache
+  DType type_v = DType::f16;
 };
 
 enum class WantLogits { none, last, all };

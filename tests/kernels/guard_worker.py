@@ -65,7 +65,7 @@ class Guarded:
     """Calls C functions on operands in ordinary memory and in guarded pages."""
 
     def __init__(self) -> None:
-        self.pages = [GuardedPages(1 << 20) for _ in range(5)]
+        self.pages = [GuardedPages(1 << 20) for _ in range(6)]
 
     def check(
         self, name: str, call: Callable[..., int], operands: list[np.ndarray], outputs: list[int]
@@ -77,7 +77,7 @@ class Guarded:
             print(name, "at the end" if at_end else "at the beginning", "of its pages", flush=True)
             placed = [
                 pages.place(operand, at_end)
-                for pages, operand in zip(self.pages, operands, strict=False)
+                for pages, operand in zip(self.pages[: len(operands)], operands, strict=True)
             ]
             assert call(*placed) == 0, name
             for i, operand in enumerate(operands):
@@ -109,8 +109,6 @@ def check_elementwise(guarded: Guarded, table: object) -> None:
             [x],
             [0],
         )
-        half = np.zeros(n, np.float16)
-        guarded.check(f"to_half n={n}", call(lib.pyl_to_half, n), [half, x], [0])
         index = np.zeros(1, np.int32)
         guarded.check(
             f"argmax n={n}",
@@ -177,17 +175,22 @@ def check_attention(guarded: Guarded, table: object) -> None:
         for n_queries in (1, 2, 3, 8, 9):
             n_tokens = int(rng.choice([1, 31, 33, 64, 70]))
             q = rng.standard_normal((n_queries, head_dim)).astype(np.float32)
-            k, v = (rng.standard_normal((n_tokens, head_dim)).astype(np.float16) for _ in "kv")
+            k, v = (rng.standard_normal((n_tokens, head_dim)).astype(np.float32) for _ in "kv")
             n_keys = rng.integers(1, n_tokens + 1, n_queries, np.int32)
-            guarded.check(
-                f"attention head_dim={head_dim} queries={n_queries} tokens={n_tokens}",
-                lambda q, out, n_keys, k, v: lib.pyl_attention(
-                    *(table, pointer(q), pointer(out), pointer(n_keys), *q.shape),
-                    *(pointer(k), pointer(v), len(k)),
-                ),
-                [q, np.zeros_like(q), n_keys, k, v],
-                [1],
-            )
+            first_key = (n_keys - 1) // 2
+            types = ["f32", "f16", "q8_0", "q4_0"] if head_dim % 32 == 0 else ["f32", "f16"]
+            for type_id in (TYPE_IDS[name] for name in types):
+                guarded.check(
+                    f"attention head_dim={head_dim} queries={n_queries} tokens={n_tokens} "
+                    f"type={type_id}",
+                    lambda q, out, first_key, n_keys, k, v, type_id=type_id: lib.pyl_attention(
+                        *(table, type_id, type_id, pointer(q), pointer(out)),
+                        *(pointer(first_key), pointer(n_keys), *q.shape),
+                        *(pointer(k), pointer(v), len(k)),
+                    ),
+                    [q, np.zeros_like(q), first_key, n_keys, k, v],
+                    [1],
+                )
 
 
 def check_dequantize(guarded: Guarded) -> None:

@@ -202,40 +202,6 @@ def test_add_and_scale(kernels, n):
             np.testing.assert_array_equal(kernels.scale(a, factor), a * np.float32(factor))
 
 
-# --- Halves ---
-
-
-def check_to_half(kernels, x: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        expected = x.astype(np.float16)
-    y = kernels.to_half(x)
-    assert y.dtype == np.float16
-    assert np.all((y.view(np.uint16) == expected.view(np.uint16)) | (np.isnan(y) & np.isnan(x)))
-    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
-
-
-def test_to_half_of_every_half_and_what_lies_between(kernels):
-    """Ties, their neighbours, subnormals, and the step from 65504 to infinity at 65520."""
-    halves = np.arange(0x7C01, dtype=np.uint16).view(np.float16).astype(np.float64)
-    halves[-1] = 65536  # where the next half would be
-    ties = ((halves[1:] + halves[:-1]) / 2).astype(np.float32)
-    inf = np.float32(np.inf)
-    near = [halves.astype(np.float32), ties, np.nextafter(ties, inf), np.nextafter(ties, -inf)]
-    x = np.concatenate(near)
-    check_to_half(kernels, np.concatenate([x, -x]))
-
-
-def test_to_half_of_any_bits(kernels):
-    bits = np.random.default_rng(0).integers(0, 2**32, 200_000, np.uint32)
-    check_to_half(kernels, bits.view(np.float32))
-    check_to_half(kernels, SPECIAL)
-
-
-@pytest.mark.parametrize("n", LENGTHS)
-def test_to_half_of_every_length(kernels, n):
-    check_to_half(kernels, vector(n, n))
-
-
 # --- argmax ---
 
 
@@ -279,7 +245,7 @@ def test_arguments_that_do_not_fit(kernels):
     ]:
         with pytest.raises(InvalidArgumentError, match=f"{name} has 4 values, expected 3"):
             call()
-    for function in (kernels.softmax, kernels.argmax, kernels.to_half):
+    for function in (kernels.softmax, kernels.argmax):
         with pytest.raises(InvalidArgumentError, match="x is empty"):
             function(x[:0])
         with pytest.raises(InvalidArgumentError, match="x has dtype float64, expected float32"):

@@ -33,6 +33,7 @@ struct FakeBackend : Backend {
   void finish_loading() override {}
   std::unique_ptr<Stream> make_stream(const StreamShape&) override { return nullptr; }
   int32_t kv_page_tokens() const override { return kPage; }
+  bool supports_kv(DType, int32_t) const override { return true; }
   std::unique_ptr<KvLayer> make_kv(const KvShape& shape) override {
     n_pages = shape.n_pages;
     return std::make_unique<FakeKv>(shape);
@@ -52,7 +53,8 @@ int32_t pages_for(int64_t length) { return int32_t((length + kPage - 1) / kPage)
 class Checked {
  public:
   Checked(int32_t n_ctx, int32_t n_sequences)
-      : cache(backend, kLayers, 3, 8, n_ctx, n_sequences), held(size_t(n_sequences)) {}
+      : cache(backend, kLayers, {0, 3, 8, DType::f16, DType::f16}, n_ctx, n_sequences),
+        held(size_t(n_sequences)) {}
 
   static constexpr int32_t kLayers = 2;
   FakeBackend backend;

@@ -21,7 +21,7 @@ void test_every_thread_runs_once() {
   for (int size = 1; size <= kMost; ++size) {
     ThreadPool pool(size);
     CHECK(pool.size() == size);
-    for (int round = 0; round < 50; ++round)
+    for (int round = 0; round < 20; ++round)
       for (int n = 1; n <= size; ++n) {
         std::vector<int> runs(kMost);
         std::vector<std::thread::id> ids(kMost);
@@ -57,7 +57,7 @@ void test_barriers() {
     for (int n = 1; n <= size; ++n) {
       std::vector<int> written(size_t(n), 0), wrong(size_t(n), 0);
       pool.run(n, [&](int thread) {
-        for (int step = 1; step <= 400; ++step) {
+        for (int step = 1; step <= 150; ++step) {
           written[size_t(thread)] = step;
           pool.barrier();
           for (int i = 0; i < n; ++i) wrong[size_t(thread)] += written[size_t(i)] != step;

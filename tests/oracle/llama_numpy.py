@@ -24,9 +24,13 @@ Array = npt.NDArray[np.floating]
 Array64 = npt.NDArray[np.float64]
 
 
+# Architectures whose RoPE pairs dimension i with i + n/2; the others pair neighbours.
+HALVES = ("qwen2", "qwen3")
+
+
 @dataclass(frozen=True)
 class LlamaShape:
-    """The numbers of GGUF's `llama.*` metadata that the forward pass needs."""
+    """The numbers of a GGUF's metadata that the forward pass needs."""
 
     n_layers: int
     n_embd: int
@@ -35,15 +39,22 @@ class LlamaShape:
     head_dim: int
     rope_dim: int
     rope_theta: float = 10000.0
-    rope_scale: float = 1.0  # linear scaling: positions are divided by it
+    rope_scaling: str = "none"
+    rope_scale: float = 1.0  # how many times longer than trained
+    rope_attention: float = 1.0  # factor of rotated vectors that the file states
+    original_context: int = 0
     norm_eps: float = 1e-5
+    halves: bool = False
+    window: int = 0  # keys a token sees, itself included; 0: all
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, object]) -> LlamaShape:
+        architecture = metadata["general.architecture"]
+
         def number(key: str, default: float | None = None) -> float:
-            value = metadata.get(f"llama.{key}", default)
+            value = metadata.get(f"{architecture}.{key}", default)
             if not isinstance(value, (int, float)):
-                raise ValueError(f"llama.{key}: expected a number, found {value!r}")
+                raise ValueError(f"{architecture}.{key}: expected a number, found {value!r}")
             return value
 
         n_embd, n_heads = int(number("embedding_length")), int(number("attention.head_count"))
@@ -56,8 +67,15 @@ class LlamaShape:
             head_dim=head_dim,
             rope_dim=int(number("rope.dimension_count", head_dim)),
             rope_theta=float(number("rope.freq_base", 10000.0)),
+            rope_scaling=str(metadata.get(f"{architecture}.rope.scaling.type", "none")),
             rope_scale=float(number("rope.scaling.factor", 1.0)),
+            rope_attention=float(number("rope.scaling.attn_factor", 1.0)),
+            original_context=int(
+                number("rope.scaling.original_context_length", number("context_length"))
+            ),
             norm_eps=float(number("attention.layer_norm_rms_epsilon")),
+            halves=architecture in HALVES,
+            window=int(number("attention.sliding_window", 0)),
         )
 
 
@@ -98,19 +116,41 @@ def softmax(x: Array64) -> Array64:
     return weights
 
 
-def rope_norm(
-    x: Array64, positions: npt.NDArray[np.int64], inverse_frequencies: Array64
+def yarn_frequencies(shape: LlamaShape, frequencies: Array64) -> Array64:
+    """YaRN's blend of kept and stretched frequencies, from the wavelengths as the paper has it.
+
+    A pair that turns more than 32 times in the original context is kept, one that turns less than
+    once is stretched; the ramp between runs over the index of the pair (its ends rounded outwards,
+    as every implementation does), not over the number of turns.
+    """
+    turns = (
+        shape.original_context
+        * shape.rope_theta ** (-np.arange(shape.rope_dim) * 2 / shape.rope_dim)
+        / (2 * np.pi)
+    )  # of pair 0, 1, 2 ... were there so many
+    exact = np.interp(
+        -np.log([32.0, 1.0]), -np.log(turns), np.arange(shape.rope_dim, dtype=np.float64)
+    )
+    low, high = max(np.floor(exact[0]), 0), min(np.ceil(exact[1]), shape.rope_dim - 1)
+    ramp = np.clip((np.arange(frequencies.size) - low) / max(high - low, 0.001), 0, 1)
+    blended: Array64 = frequencies * (1 - ramp) + frequencies / shape.rope_scale * ramp
+    return blended
+
+
+def rope(
+    x: Array64, positions: npt.NDArray[np.int64], inverse_frequencies: Array64, halves: bool
 ) -> Array64:
-    """Rotates neighbours (2i, 2i+1) of each head: the layout of GGUF's `llama` architecture.
+    """Rotates the first dimensions of each head: neighbours (2i, 2i+1), or (i, i+n/2) by halves.
 
     x: (n_tokens, n_heads, head_dim); inverse_frequencies: (rope_dim / 2,)
     """
-    n_rotated = 2 * inverse_frequencies.size
+    n = inverse_frequencies.size
     angle = positions[:, None, None] * inverse_frequencies  # (n_tokens, 1, rope_dim / 2)
-    even, odd = x[..., 0:n_rotated:2], x[..., 1:n_rotated:2]
+    first = np.arange(n) if halves else 2 * np.arange(n)
+    second = first + (n if halves else 1)
     out = x.copy()
-    out[..., 0:n_rotated:2] = even * np.cos(angle) - odd * np.sin(angle)
-    out[..., 1:n_rotated:2] = even * np.sin(angle) + odd * np.cos(angle)
+    out[..., first] = x[..., first] * np.cos(angle) - x[..., second] * np.sin(angle)
+    out[..., second] = x[..., first] * np.sin(angle) + x[..., second] * np.cos(angle)
     return out
 
 
@@ -126,22 +166,34 @@ def round_to_int8(x: Array64, block: int) -> Array64:
 class LlamaNumpy:
     """Weights by their GGUF names, and the pass over them."""
 
-    def __init__(self, shape: LlamaShape, weights: Mapping[str, Array]) -> None:
+    def __init__(self, shape: LlamaShape, weights: Mapping[str, Array], n_ctx: int = 512) -> None:
         self.shape = shape
         self.weights = weights
         dims = np.arange(0, shape.rope_dim, 2, dtype=np.float64)
         # One per rotated pair, rope_dim / 2 in all.
-        self.inverse_frequencies = shape.rope_theta ** (-dims / shape.rope_dim) / shape.rope_scale
+        frequencies = shape.rope_theta ** (-dims / shape.rope_dim)
+        self.rope_attention = 1.0
+        if shape.rope_scaling == "linear":
+            frequencies = frequencies / shape.rope_scale
+        elif shape.rope_scaling == "yarn":
+            frequencies = yarn_frequencies(shape, frequencies)
+            self.rope_attention = shape.rope_attention * (1 + 0.1 * np.log(shape.rope_scale))
+        elif shape.rope_scaling == "longrope":
+            which = "long" if n_ctx > shape.original_context else "short"
+            frequencies = frequencies / weights[f"rope_factors_{which}.weight"]
+            self.rope_attention = shape.rope_attention
         if "rope_freqs.weight" in weights:  # LLaMA 3.1's stretched frequencies
-            self.inverse_frequencies = self.inverse_frequencies / weights["rope_freqs.weight"]
+            frequencies = frequencies / weights["rope_freqs.weight"]
+        self.inverse_frequencies = frequencies
 
     @classmethod
-    def from_gguf(cls, path: str | Path) -> LlamaNumpy:
+    def from_gguf(cls, path: str | Path, n_ctx: int = 512) -> LlamaNumpy:
+        """n_ctx: of the context to compare with; LongRoPE chooses its factors by it."""
         reader = gguf.GGUFReader(str(path))
         metadata = read_metadata(reader)
-        if metadata.get("general.architecture") != "llama":
+        if metadata.get("general.architecture") not in ("llama", *HALVES):
             raise ValueError(f"{path}: architecture {metadata.get('general.architecture')!r}")
-        return cls(LlamaShape.from_metadata(metadata), read_weights(reader))
+        return cls(LlamaShape.from_metadata(metadata), read_weights(reader), n_ctx)
 
     def forward(self, tokens: Sequence[int], *, activation_block: int | None = None) -> Array64:
         """Logits after each token of one sequence that starts at position 0: (n, n_vocab)."""
@@ -149,11 +201,22 @@ class LlamaNumpy:
         group = s.n_heads // s.n_kv_heads
         positions = np.arange(n, dtype=np.int64)
         hidden_keys = np.triu(np.full((n, n), -np.inf), k=1)  # query i sees keys 0..i
+        if s.window:
+            hidden_keys += np.tril(np.full((n, n), -np.inf), k=-s.window)
 
         def product(x: Array64, name: str) -> Array64:
             if activation_block is not None:
                 x = round_to_int8(x, activation_block)
-            return x @ self.weights[name].astype(np.float64).T
+            y = x @ self.weights[name].astype(np.float64).T
+            bias = self.weights.get(name.replace(".weight", ".bias"))
+            return y if bias is None else y + bias
+
+        def rotated(x: Array64, norm: str) -> Array64:
+            if norm in self.weights:  # Qwen3
+                x = rms_norm(x, self.weights[norm], s.norm_eps)
+            out = rope(x, positions, self.inverse_frequencies, s.halves)
+            out[..., : s.rope_dim] *= self.rope_attention
+            return out
 
         x = self.weights["token_embd.weight"][np.asarray(tokens)].astype(np.float64)  # (n, n_embd)
         for layer in range(s.n_layers):
@@ -162,8 +225,8 @@ class LlamaNumpy:
             q = product(h, p + "attn_q.weight").reshape(n, s.n_heads, s.head_dim)
             k = product(h, p + "attn_k.weight").reshape(n, s.n_kv_heads, s.head_dim)
             v = product(h, p + "attn_v.weight").reshape(n, s.n_kv_heads, s.head_dim)
-            q = rope_norm(q, positions, self.inverse_frequencies)
-            k = rope_norm(k, positions, self.inverse_frequencies)
+            q = rotated(q, p + "attn_q_norm.weight")
+            k = rotated(k, p + "attn_k_norm.weight")
             k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
             scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(s.head_dim) + hidden_keys
             mixed = np.einsum("hqk,khd->qhd", softmax(scores), v).reshape(n, -1)

@@ -48,6 +48,10 @@ static inline void store_half_n(uint16_t* p, F a, int n) {
   store_half(part, a);
   std::memcpy(p, part, size_t(n) * sizeof *p);
 }
+static inline F splat_half(uint16_t h) { return _mm256_set1_ps(_cvtsh_ss(h)); }
+static inline uint16_t half_of(float a) {
+  return uint16_t(_cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline F add(F a, F b) { return _mm256_add_ps(a, b); }
 static inline F sub(F a, F b) { return _mm256_sub_ps(a, b); }
 static inline F mul(F a, F b) { return _mm256_mul_ps(a, b); }
@@ -85,6 +89,12 @@ static inline I imul(I a, I b) { return _mm256_mullo_epi32(a, b); }
 static inline I load_i8(const int8_t* p) {
   return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
+// The nibbles of W bytes: load_u8, then the low or the high ones.
+static inline I load_u8(const uint8_t* p) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+static inline I ilow4(I a) { return _mm256_and_si256(a, _mm256_set1_epi32(15)); }
+static inline I ihigh4(I a) { return _mm256_srli_epi32(a, 4); }
 
 static inline B bload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void bstore(void* p, B a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }

@@ -44,6 +44,10 @@ static inline void store_half(uint16_t* p, F a) {
 static inline void store_half_n(uint16_t* p, F a, int n) {
   _mm256_mask_storeu_epi16(p, lane_mask(n), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+static inline F splat_half(uint16_t h) { return _mm512_set1_ps(_cvtsh_ss(h)); }
+static inline uint16_t half_of(float a) {
+  return uint16_t(_cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 static inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
 static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -75,6 +79,12 @@ static inline I imul(I a, I b) { return _mm512_mullo_epi32(a, b); }
 static inline I load_i8(const int8_t* p) {
   return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+// The nibbles of W bytes: load_u8, then the low or the high ones.
+static inline I load_u8(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline I ilow4(I a) { return _mm512_and_si512(a, _mm512_set1_epi32(15)); }
+static inline I ihigh4(I a) { return _mm512_srli_epi32(a, 4); }
 
 static inline B bload(const void* p) { return _mm512_loadu_si512(p); }
 static inline void bstore(void* p, B a) { _mm512_storeu_si512(p, a); }

@@ -55,6 +55,8 @@ static inline void store_half_n(uint16_t* p, F a, int n) {
   for (int i = 0; i < n; ++i) p[i] = float_to_half(a.v[i]);
 }
 static inline void store_half(uint16_t* p, F a) { store_half_n(p, a, W); }
+static inline F splat_half(uint16_t h) { return splat(half_to_float(h)); }
+static inline uint16_t half_of(float a) { return float_to_half(a); }
 static inline F add(F a, F b) { PYL_EACH(F, a.v[i] + b.v[i]); }
 static inline F sub(F a, F b) { PYL_EACH(F, a.v[i] - b.v[i]); }
 static inline F mul(F a, F b) { PYL_EACH(F, a.v[i] * b.v[i]); }
@@ -72,7 +74,10 @@ static inline float largest(F a) {
 }
 // Nearest even for |a| < 2^22: adding 1.5 * 2^23 leaves the integer in the low bits.
 static inline F round(F a) { PYL_EACH(F, (a.v[i] + 12582912.0f) - 12582912.0f); }
-static inline I to_int(F a) { PYL_EACH(I, int32_t((a.v[i] + 12582912.0f) - 12582912.0f)); }
+// The integer stands in the low bits of the sum; whatever is not |a| < 2^22 gives any value.
+static inline I to_int(F a) {
+  PYL_EACH(I, int32_t(std::bit_cast<uint32_t>(a.v[i] + 12582912.0f) - 0x4b400000u));
+}
 static inline F to_float(I a) { PYL_EACH(F, float(a.v[i])); }
 // a * 2^n for integral n in [-126, 127].
 static inline F scale_exp2(F a, F n) {
@@ -85,6 +90,10 @@ static inline I isplat(int32_t a) { PYL_EACH(I, a); }
 static inline I iadd(I a, I b) { PYL_EACH(I, a.v[i] + b.v[i]); }
 static inline I imul(I a, I b) { PYL_EACH(I, a.v[i] * b.v[i]); }
 static inline I load_i8(const int8_t* p) { PYL_EACH(I, p[i]); }
+// The nibbles of W bytes: load_u8, then the low or the high ones.
+static inline I load_u8(const uint8_t* p) { PYL_EACH(I, p[i]); }
+static inline I ilow4(I a) { PYL_EACH(I, a.v[i] & 15); }
+static inline I ihigh4(I a) { PYL_EACH(I, a.v[i] >> 4); }
 
 #define PYL_EACH_BYTE(type, n, expr)                    \
   type r;                                               \

@@ -1,0 +1,127 @@
+#include "model/rope.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "base/error.h"
+
+namespace pyllamacpp {
+
+namespace {
+
+double positive(const GgufFile& file, const std::string& key, double otherwise) {
+  const double value = file.find_float(key).value_or(otherwise);
+  if (!std::isfinite(value) || value <= 0)
+    fail(ErrorKind::format, file.name(), ": ", key, " is ", value, ", expected a positive number");
+  return value;
+}
+
+std::vector<float> read_factors(const GgufFile& file, const char* name, int32_t dims) {
+  const TensorInfo* t = file.find_tensor(name);
+  if (!t) return {};
+  const size_t n = size_t(dims) / 2;
+  if (t->type != DType::f32 || t->n_elements() != n)
+    fail(ErrorKind::format, file.name(), ": tensor '", name, "' has ", t->n_elements(),
+         " values of type ", traits(t->type).name, ", expected ", n, " of f32");
+  const float* values = reinterpret_cast<const float*>(t->data.data());
+  for (size_t i = 0; i < n; ++i)
+    if (!(values[i] > 0) || !std::isfinite(values[i]))
+      fail(ErrorKind::format, file.name(), ": tensor '", name, "' holds ", values[i],
+           ", expected positive numbers");
+  return {values, values + n};
+}
+
+// The pair whose frequency turns `turns` times over the original context.
+double pair_that_turns(const Rope& rope, double turns) {
+  return rope.dims *
+         std::log(double(rope.scaling.original_context) / (turns * 2 * std::numbers::pi)) /
+         (2 * std::log(rope.theta));
+}
+
+// YaRN (Peng et al. 2023, arXiv:2309.00071): fast pairs keep their frequency, slow ones are
+// interpolated, those in between are blended linearly.
+void apply_yarn(const Rope& rope, RopeTable& table) {
+  const RopeScaling& s = rope.scaling;
+  const double low = std::max(0.0, std::floor(pair_that_turns(rope, s.beta_fast)));
+  const double high = std::min(rope.dims - 1.0, std::ceil(pair_that_turns(rope, s.beta_slow)));
+  for (size_t i = 0; i < table.frequencies.size(); ++i) {
+    const double ramp = std::clamp((double(i) - low) / std::max(0.001, high - low), 0.0, 1.0);
+    table.frequencies[i] *= (1 - ramp) + ramp / s.factor;
+  }
+  table.scale = float(s.attention_factor * (1 + 0.1 * std::log(s.factor)));
+}
+
+// LongRoPE (Ding et al. 2024, arXiv:2402.13753), as Phi-3 uses it.
+void apply_longrope(const RopeScaling& s, int64_t n_ctx, RopeTable& table) {
+  const std::vector<float>& factors = n_ctx > s.original_context ? s.long_factors : s.short_factors;
+  for (size_t i = 0; i < table.frequencies.size(); ++i) table.frequencies[i] /= double(factors[i]);
+  table.scale = float(s.attention_factor);
+}
+
+}  // namespace
+
+RopeScaling read_rope_scaling(const GgufFile& file, const std::string& prefix, int32_t dims,
+                              int64_t n_ctx_train) {
+  const auto key = [&](const char* name) { return prefix + "rope.scaling." + name; };
+  RopeScaling s;
+  s.original_context =
+      int64_t(file.find_uint(key("original_context_length")).value_or(uint64_t(n_ctx_train)));
+  if (s.original_context <= 0 || s.original_context > (int64_t(1) << 40))
+    fail(ErrorKind::format, file.name(), ": ", key("original_context_length"), " is ",
+         s.original_context, ", expected a number of tokens");
+  s.attention_factor = positive(file, key("attn_factor"), 1);
+  s.factors = read_factors(file, "rope_freqs.weight", dims);
+  s.short_factors = read_factors(file, "rope_factors_short.weight", dims);
+  s.long_factors = read_factors(file, "rope_factors_long.weight", dims);
+  const std::string kind(
+      file.find_string(key("type"))
+          .value_or(file.find(prefix + "rope.scale_linear") ? "linear" : "none"));
+  if (kind == "linear") {
+    s.kind = RopeScaling::Kind::linear;
+    // Old files have the other key, some with 0 for "none".
+    const double old = file.find_float(prefix + "rope.scale_linear").value_or(1);
+    s.factor = positive(file, key("factor"), old == 0 ? 1 : old);
+  } else if (kind == "yarn") {
+    s.kind = RopeScaling::Kind::yarn;
+    s.factor = positive(file, key("factor"), 1);
+    s.beta_fast = positive(file, key("yarn_beta_fast"), 32);
+    s.beta_slow = positive(file, key("yarn_beta_slow"), 1);
+  } else if (kind == "longrope" || !s.long_factors.empty()) {
+    s.kind = RopeScaling::Kind::longrope;
+    if (s.long_factors.empty() || s.short_factors.empty())
+      fail(ErrorKind::format, file.name(),
+           ": LongRoPE needs the tensors 'rope_factors_long.weight' and "
+           "'rope_factors_short.weight'");
+  } else if (kind != "none") {
+    fail(ErrorKind::unsupported, file.name(), ": RoPE scaling '", kind,
+         "' is not supported; supported: none, linear, yarn, longrope, and the factors of LLaMA 3");
+  }
+  return s;
+}
+
+RopeTable rope_table(const Rope& rope, int64_t n_ctx) {
+  const RopeScaling& s = rope.scaling;
+  RopeTable table;
+  for (int32_t i = 0; i < rope.dims / 2; ++i) {
+    const double frequency = std::pow(rope.theta, -2.0 * i / rope.dims);
+    table.frequencies.push_back(s.factors.empty() ? frequency
+                                                  : frequency / double(s.factors[size_t(i)]));
+  }
+  switch (s.kind) {
+    case RopeScaling::Kind::none:
+      break;
+    case RopeScaling::Kind::linear:
+      for (double& f : table.frequencies) f /= s.factor;
+      break;
+    case RopeScaling::Kind::yarn:
+      apply_yarn(rope, table);
+      break;
+    case RopeScaling::Kind::longrope:
+      apply_longrope(s, n_ctx, table);
+      break;
+  }
+  return table;
+}
+
+}  // namespace pyllamacpp
