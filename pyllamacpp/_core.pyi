@@ -136,6 +136,8 @@ class Context:
         n_threads: int = 0,
         n_threads_batch: int = 0,
         max_sequences: int = 1,
+        type_k: str = "f16",
+        type_v: str = "f16",
     ) -> None: ...
     @property
     def n_ctx(self) -> int: ...
@@ -169,6 +171,12 @@ class Generation:
         top_p: float = 0.95,
         min_p: float = 0.05,
         seed: int = 0,
+        typical_p: float = 1.0,
+        repeat_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        penalty_last_n: int = 64,
+        logit_bias: Sequence[tuple[int, float]] = ...,
         ignore_eos: bool = False,
     ) -> None: ...
     def next(self) -> tuple[str, int, Literal["stop", "length"] | None]: ...

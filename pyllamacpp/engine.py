@@ -142,6 +142,12 @@ class Stream(Iterator[Step]):
             top_p=params.sampling.top_p,
             min_p=params.sampling.min_p,
             seed=params.sampling.seed,
+            typical_p=params.sampling.typical_p,
+            repeat_penalty=params.sampling.repeat_penalty,
+            frequency_penalty=params.sampling.frequency_penalty,
+            presence_penalty=params.sampling.presence_penalty,
+            penalty_last_n=params.sampling.penalty_last_n,
+            logit_bias=params.sampling.logit_bias,
         )
         self.n_prompt_tokens = self._generation.n_prompt_tokens
         self.n_generated = 0

@@ -35,8 +35,10 @@ from .params import (
     GenerationParams,
     SamplingParams,
     SeedSource,
+    bias_pairs,
     check_completion_arguments,
     check_load_arguments,
+    kv_type,
     max_new_tokens,
     stop_strings,
 )
@@ -113,6 +115,9 @@ class Llama:
             n_ctx: tokens in the context; 0: as many as the model was made for.
             n_batch, n_ubatch: tokens evaluated in one pass at most (the least of both).
             n_threads, n_threads_batch: for single tokens and for prompts; None: a fitting number.
+            type_k, type_v: what the KV cache holds: "f32", "f16" (None), "q8_0", "q4_0" or ggml's
+                number of it.
+            last_n_tokens_size: tokens that the penalties look back at.
             logits_all: keep the logits of every token in `scores`.
             chat_format: None: the file's own template; "chatml"; "chat_template.NAME": a named
                 template of the file.
@@ -154,6 +159,8 @@ class Llama:
                 n_batch=min(self.n_batch, n_ubatch),
                 n_threads=n_threads or 0,
                 n_threads_batch=n_threads_batch or 0,
+                type_k=kv_type("type_k", type_k),
+                type_v=kv_type("type_v", type_v),
             )
             self._engine = Engine(self._model, context, logits_all=logits_all)
         if verbose:
@@ -248,7 +255,9 @@ class Llama:
         Args:
             prompt: text (special tokens in it are parsed) or token ids (used as they are).
             max_tokens: None or <= 0: until the context is full, which is where it ends in any case.
-            temperature, top_p, min_p, top_k: see `SamplingParams`.
+            temperature, top_p, min_p, typical_p, top_k: see `SamplingParams`, as for the penalties,
+                which look at the constructor's last_n_tokens_size tokens.
+            logit_bias: token id to what is added to its logit.
             echo: put the prompt in front of the text.
             stop: strings that end the text and are not part of it; the earliest counts.
             stream: return an iterator of chunks; the last has no text and the finish reason.
@@ -264,7 +273,19 @@ class Llama:
         params = GenerationParams(
             max_tokens=max_new_tokens(max_tokens, len(tokens), self.engine.context.n_ctx),
             stop=stop_strings(stop),
-            sampling=SamplingParams(temperature, top_k, top_p, min_p, self._seeds.next(seed)),
+            sampling=SamplingParams(
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                self._seeds.next(seed),
+                typical_p,
+                repeat_penalty,
+                frequency_penalty,
+                presence_penalty,
+                self.last_n_tokens_size,
+                bias_pairs(logit_bias),
+            ),
         )
         shape = CompletionShape(self.model_path if model is None else model)
         echoed = ""
@@ -331,6 +352,11 @@ class Llama:
             stream=stream,
             seed=seed,
             model=model,
+            typical_p=typical_p,
+            repeat_penalty=repeat_penalty,
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            logit_bias=logit_bias,
         )
         if isinstance(completion, dict):
             return as_chat(completion)
@@ -471,7 +497,7 @@ class Llama:
         """Yields token ids that continue `tokens`, without end; end-of-text ids are yielded too.
 
         reset: False: continue what the context holds, then `tokens`. `.send(ids)` puts ids after
-        the token last yielded. penalize_nl concerns repeat_penalty alone, which must be 1.
+        the token last yielded. penalize_nl must be True.
         Raises ContextFullError when the context is full, UnsupportedError as `create_completion`.
         """
         check_completion_arguments(locals())
@@ -479,7 +505,20 @@ class Llama:
         seed = self._seeds.next(None)
         # Each pass is one generation: it ends at an end-of-text token or when ids are sent.
         while True:
-            params = GenerationParams(sampling=SamplingParams(temp, top_k, top_p, min_p, seed))
+            params = GenerationParams(
+                sampling=SamplingParams(
+                    temp,
+                    top_k,
+                    top_p,
+                    min_p,
+                    seed,
+                    typical_p,
+                    repeat_penalty,
+                    frequency_penalty,
+                    presence_penalty,
+                    self.last_n_tokens_size,
+                )
+            )
             for step in self.engine.start(prompt, params):
                 token = step.token
                 if token is None and step.finish_reason == "stop":

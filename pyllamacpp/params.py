@@ -17,8 +17,7 @@ from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 RANDOM_SEED = 0xFFFFFFFF
 """The seed that stands for "a random one"; every other value, 0 included, is itself."""
 
-KV_TYPE_F16 = 1
-"""ggml's number for f16, the type of the KV cache."""
+_KV_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 8: "q8_0"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,10 @@ class SamplingParams:
 
     temperature: <= 0 is greedy. top_k: <= 0 is all tokens. top_p: >= 1 is off. min_p: <= 0 is off.
     seed: 0 .. 2**64-1; the same seed, prompt and model give the same text.
+    typical_p: >= 1 is off. repeat_penalty: divides positive logits of recent tokens and multiplies
+    others; 1 is off. frequency_penalty, presence_penalty: subtracted for each time, and once, that
+    a token is recent. penalty_last_n: how many tokens are recent, the prompt's included; < 0 is
+    all. logit_bias: (token, what is added to its logit) pairs.
     """
 
     temperature: float = 0.8
@@ -34,6 +37,12 @@ class SamplingParams:
     top_p: float = 0.95
     min_p: float = 0.05
     seed: int = 0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_last_n: int = 64
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -82,6 +91,31 @@ def max_new_tokens(max_tokens: int | None, n_prompt: int, n_ctx: int) -> int:
     return room if max_tokens is None or max_tokens <= 0 else min(max_tokens, room)
 
 
+def kv_type(name: str, value: int | str | None) -> str:
+    """The type of the KV cache that `type_k` or `type_v` asks for: ggml's number or the name.
+
+    None is f16. Raises UnsupportedError for any other than f32, f16, q8_0 and q4_0.
+    """
+    if value is None:
+        return "f16"
+    chosen = _KV_TYPES.get(value, "") if isinstance(value, int) else value.lower()
+    if chosen not in _KV_TYPES.values():
+        known = ", ".join(f"{label} ({number})" for number, label in _KV_TYPES.items())
+        raise UnsupportedError(f"{name}={value!r:.80} is not supported; supported: {known}")
+    return chosen
+
+
+def bias_pairs(logit_bias: Mapping[int, float] | None) -> tuple[tuple[int, float], ...]:
+    """OpenAI's `logit_bias` as pairs; its keys may be numbers in strings, as JSON has them.
+
+    Raises InvalidArgumentError for a key or a value that is no number.
+    """
+    try:
+        return tuple((int(token), float(bias)) for token, bias in (logit_bias or {}).items())
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"logit_bias must map token ids to numbers: {error}") from error
+
+
 class SeedSource:
     """Seeds of completions that name none: a fixed chain from a fixed seed, else random ones."""
 
@@ -117,7 +151,7 @@ _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
     "use_mmap": ((True, None), "the file is always memory-mapped"),
     "use_mlock": ((False, None), "memory is not locked"),
     "flash_attn": ((False, None), "attention always works block by block"),
-    "swa_full": ((None,), "no supported model has sliding-window attention"),
+    "swa_full": ((None,), "the cache always holds the whole context"),
     "numa": ((False, 0, None), "threads are not placed by NUMA node"),
 }
 
@@ -140,25 +174,19 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "chat_handler": (None,),
     "draft_model": (None,),
     "tokenizer": (None,),
-    "type_k": (None, KV_TYPE_F16, "f16"),
-    "type_v": (None, KV_TYPE_F16, "f16"),
     "spm_infill": (None, False),
 }
 
 _REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
     "suffix": (None,),
-    "typical_p": (None, 1.0),
     "logprobs": (None, False),
     "top_logprobs": (None,),
-    "frequency_penalty": (None, 0.0),
-    "presence_penalty": (None, 0.0),
-    "repeat_penalty": (None, 1.0),
     "tfs_z": (None, 1.0),
     "mirostat_mode": (None, 0),
+    "penalize_nl": (None, True),
     "stopping_criteria": (None,),
     "logits_processor": (None,),
     "grammar": (None,),
-    "logit_bias": (None,),
     "functions": (None,),
     "function_call": (None, "none"),
     "tools": (None,),

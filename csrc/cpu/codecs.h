@@ -2,56 +2,165 @@
 // bytes and scales, in vocabulary words. The loops of matmul_*.h do everything else.
 //
 // Types of 32: `kMin` says that w = d * q + m; `kOffset` that w = d * (q - kOffset), unsigned bytes
-// q; `kSigned` that the bytes are signed. `kNibbles`: bytes fit four bits, packed two to a byte.
-// K types: w = d * scale[j] * q [+ dmin * min[j]], `kSubs` sub-blocks of 256 / kSubs weights.
+// q; `kSigned` that the bytes are signed. codes() are the stored integers of `kBits` bits, 8 where
+// they are the bytes already, and bytes() makes bytes of codes. Packed panels keep codes.
+// K types: w = d * scale[j] * q [- dmin * min[j]], `kSubs` sub-blocks of 256 / kSubs weights.
+//   bytes(b, j): the q of the j-th 32 of the 256 weights, signed with `kSigned`;
+//   scales(b, scale, min): scale[kSubs], and min as int16[16], one for each sum of 16 activations,
+//   in units of dmin where the type has one (`kMin`), else of d: there an offset o of the q is a
+//   minimum of o * scale.
 #pragma once
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
+template <class C>
+static inline I dot_codec(I acc, B w, B a) {
+  if constexpr (C::kSigned)
+    return dot_signed(acc, w, a);
+  else
+    return dot(acc, w, a);
+}
+
 struct CodecQ4_0 {
   using Block = BlockQ4_0;
   static constexpr DType kType = DType::q4_0;
-  static constexpr bool kMin = false, kSigned = false, kNibbles = true;
-  static constexpr int kOffset = 8;
-  static X bytes(const Block& b) { return xnibbles(b.q); }
+  static constexpr bool kMin = false, kSigned = false;
+  static constexpr int kOffset = 8, kBits = 4;
+  static X codes(const Block& b) { return xnibbles(b.q); }
+  static B bytes(B codes) { return codes; }
 };
 
 struct CodecQ4_1 {
   using Block = BlockQ4_1;
   static constexpr DType kType = DType::q4_1;
-  static constexpr bool kMin = true, kSigned = false, kNibbles = true;
-  static constexpr int kOffset = 0;
-  static X bytes(const Block& b) { return xnibbles(b.q); }
+  static constexpr bool kMin = true, kSigned = false;
+  static constexpr int kOffset = 0, kBits = 4;
+  static X codes(const Block& b) { return xnibbles(b.q); }
+  static B bytes(B codes) { return codes; }
+};
+
+struct CodecQ5_0 {
+  using Block = BlockQ5_0;
+  static constexpr DType kType = DType::q5_0;
+  static constexpr bool kMin = false, kSigned = false;
+  static constexpr int kOffset = 16, kBits = 5;
+  static X codes(const Block& b) { return xor_(xnibbles(b.q), xbits(b.high, 16)); }
+  static B bytes(B codes) { return codes; }
+};
+
+struct CodecQ5_1 {
+  using Block = BlockQ5_1;
+  static constexpr DType kType = DType::q5_1;
+  static constexpr bool kMin = true, kSigned = false;
+  static constexpr int kOffset = 0, kBits = 5;
+  static X codes(const Block& b) { return xor_(xnibbles(b.q), xbits(b.high, 16)); }
+  static B bytes(B codes) { return codes; }
 };
 
 struct CodecQ8_0 {
   using Block = BlockQ8_0;
   static constexpr DType kType = DType::q8_0;
-  static constexpr bool kMin = false, kSigned = true, kNibbles = false;
-  static constexpr int kOffset = kSignedBias;
-  static X bytes(const Block& b) { return xbias_signed(xload(b.q)); }
+  static constexpr bool kMin = false, kSigned = true;
+  static constexpr int kOffset = kSignedBias, kBits = 8;
+  static X codes(const Block& b) { return xbias_signed(xload(b.q)); }
+  static B bytes(B codes) { return codes; }
 };
+
+// kIq4Values as signed bytes of this tier.
+#define PYL_IQ4(i) uint8_t(kIq4Values[i] + kSignedBias)
+alignas(16) static constexpr uint8_t kIq4Bytes[16] = {
+    PYL_IQ4(0),  PYL_IQ4(1),  PYL_IQ4(2),  PYL_IQ4(3), PYL_IQ4(4),  PYL_IQ4(5),
+    PYL_IQ4(6),  PYL_IQ4(7),  PYL_IQ4(8),  PYL_IQ4(9), PYL_IQ4(10), PYL_IQ4(11),
+    PYL_IQ4(12), PYL_IQ4(13), PYL_IQ4(14), PYL_IQ4(15)};
+#undef PYL_IQ4
+
+struct CodecIQ4_NL {
+  using Block = BlockIQ4_NL;
+  static constexpr DType kType = DType::iq4_nl;
+  static constexpr bool kMin = false, kSigned = true;
+  static constexpr int kOffset = kSignedBias, kBits = 4;
+  static X codes(const Block& b) { return xnibbles(b.q); }
+  static B bytes(B codes) { return lookup(codes, kIq4Bytes); }
+};
+
+// The j-th 32 of 256 weights in two bits each, four to a byte 32 apart.
+static inline X two_bits(const uint8_t* q, int j) {
+  return xand(xshr(xload(q + 32 * (j / 4)), 2 * (j % 4)), 3);
+}
+
+// In nibbles, two to a byte 32 apart.
+static inline X nibbles(const uint8_t* q, int j) {
+  return xand(xshr(xload(q + 32 * (j / 2)), 4 * (j % 2)), 15);
+}
+
+// Bit j of 32 bytes, moved to bit `to`.
+static inline X bit_to(const uint8_t* bits, int j, int to) {
+  return xshl(xand(xshr(xload(bits), j), 1), to);
+}
+
+struct CodecQ2_K {
+  using Block = BlockQ2_K;
+  static constexpr DType kType = DType::q2_k;
+  static constexpr int kSubs = 16;
+  static constexpr bool kMin = true, kSigned = false;
+  static X bytes(const Block& b, int j) { return two_bits(b.q, j); }
+  static half_t min_scale(const Block& b) { return b.dmin; }
+  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+    for (int j = 0; j < 16; ++j) {
+      scale[j] = int8_t(b.scales[j] & 15);
+      min[j] = int16_t(b.scales[j] >> 4);
+    }
+  }
+};
+
+struct CodecQ3_K {
+  using Block = BlockQ3_K;
+  static constexpr DType kType = DType::q3_k;
+  static constexpr int kSubs = 16;
+  static constexpr bool kMin = false, kSigned = false;
+  static X bytes(const Block& b, int j) { return xor_(two_bits(b.q, j), bit_to(b.high, j, 2)); }
+  static half_t min_scale(const Block&) { return 0; }
+  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+    for (int j = 0; j < 16; ++j) {
+      const int low = b.scales[j % 8] >> (j / 8 * 4) & 15;
+      const int high = b.scales[8 + j % 4] >> (j / 4 * 2) & 3;
+      scale[j] = int8_t((low | high << 4) - 32);
+      min[j] = int16_t(4 * scale[j]);
+    }
+  }
+};
+
+// Eight 6-bit scales and minimums, as Q4_K and Q5_K pack them.
+static inline void six_bit_scales(const uint8_t* s, int8_t* scale, int16_t* min) {
+  for (int j = 0; j < 8; ++j) {
+    const int sc = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6 << 4);
+    const int m = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6 << 4);
+    scale[j] = int8_t(sc);
+    min[2 * j] = min[2 * j + 1] = int16_t(m);
+  }
+}
 
 struct CodecQ4_K {
   using Block = BlockQ4_K;
   static constexpr DType kType = DType::q4_k;
   static constexpr int kSubs = 8;
-  static constexpr bool kMin = true;
-  // The j-th 32 of the 256 weights.
-  static X bytes(const Block& b, int j) {
-    const X q = xload(b.q + 32 * (j / 2));
-    return j % 2 ? xshr<4>(q) : xand(q, 15);
-  }
+  static constexpr bool kMin = true, kSigned = false;
+  static X bytes(const Block& b, int j) { return nibbles(b.q, j); }
   static half_t min_scale(const Block& b) { return b.dmin; }
-  // scale[kSubs], and min as int16[16]: one for each sum of 16 activations, subtracted.
   static void scales(const Block& b, int8_t* scale, int16_t* min) {
-    for (int j = 0; j < 8; ++j) {
-      const uint8_t* s = b.scales;
-      const int sc = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6 << 4);
-      const int m = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6 << 4);
-      scale[j] = int8_t(sc);
-      min[2 * j] = min[2 * j + 1] = int16_t(m);
-    }
+    six_bit_scales(b.scales, scale, min);
+  }
+};
+
+struct CodecQ5_K {
+  using Block = BlockQ5_K;
+  static constexpr DType kType = DType::q5_k;
+  static constexpr int kSubs = 8;
+  static constexpr bool kMin = true, kSigned = false;
+  static X bytes(const Block& b, int j) { return xor_(nibbles(b.q, j), bit_to(b.high, j, 4)); }
+  static half_t min_scale(const Block& b) { return b.dmin; }
+  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+    six_bit_scales(b.scales, scale, min);
   }
 };
 
@@ -59,29 +168,33 @@ struct CodecQ6_K {
   using Block = BlockQ6_K;
   static constexpr DType kType = DType::q6_k;
   static constexpr int kSubs = 16;
-  static constexpr bool kMin = false;
+  static constexpr bool kMin = false, kSigned = false;
   static X bytes(const Block& b, int j) {
     const int half = j / 4, part = j % 4;  // 128 weights each; 32 of them
-    const X ql = xload(b.ql + 64 * half + 32 * (part % 2));
-    const X qh = xload(b.qh + 32 * half);
-    const X low = part < 2 ? xand(ql, 15) : xshr<4>(ql);
-    switch (part) {
-      case 0:
-        return xor_(low, xshl<4>(xand(qh, 3)));
-      case 1:
-        return xor_(low, xshl<2>(xand(qh, 12)));
-      case 2:
-        return xor_(low, xand(qh, 48));
-      default:
-        return xor_(low, xshr<2>(xand(qh, 192)));
-    }
+    const X low = xand(xshr(xload(b.ql + 64 * half + 32 * (part % 2)), 4 * (part / 2)), 15);
+    return xor_(low, xshl(two_bits(b.qh, j), 4));
   }
   static half_t min_scale(const Block&) { return 0; }
-  // The offset of 32 becomes a minimum of 32 times the scale, in the same units as the products.
   static void scales(const Block& b, int8_t* scale, int16_t* min) {
     for (int j = 0; j < 16; ++j) {
       scale[j] = b.scales[j];
       min[j] = int16_t(32 * b.scales[j]);
+    }
+  }
+};
+
+struct CodecIQ4_XS {
+  using Block = BlockIQ4_XS;
+  static constexpr DType kType = DType::iq4_xs;
+  static constexpr int kSubs = 8;
+  static constexpr bool kMin = false, kSigned = true;
+  static X bytes(const Block& b, int j) { return xlookup(xnibbles(b.q + 16 * j), kIq4Bytes); }
+  static half_t min_scale(const Block&) { return 0; }
+  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+    for (int j = 0; j < 8; ++j) {
+      const int low = b.scales_low[j / 2] >> (j % 2 * 4) & 15, high = b.scales_high >> (2 * j) & 3;
+      scale[j] = int8_t((low | high << 4) - 32);
+      min[2 * j] = min[2 * j + 1] = int16_t(kSignedBias * scale[j]);
     }
   }
 };
@@ -98,6 +211,13 @@ struct CodecF16 {
   static constexpr DType kType = DType::f16;
   static F load_lanes(const half_t* p) { return load_half(p); }
   static F load_part(const half_t* p, int n) { return load_half_n(p, n); }
+};
+
+struct CodecBF16 {
+  using Element = uint16_t;
+  static constexpr DType kType = DType::bf16;
+  static F load_lanes(const uint16_t* p) { return load_bfloat(p); }
+  static F load_part(const uint16_t* p, int n) { return load_bfloat_n(p, n); }
 };
 
 }  // namespace pyllamacpp::cpu::PYLLAMACPP_TIER

@@ -25,9 +25,11 @@
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
 static constexpr TypeKernels kTypes[] = {
-    FloatType<CodecF32>::entry(),  FloatType<CodecF16>::entry(),  BlockType<CodecQ4_0>::entry(),
-    BlockType<CodecQ4_1>::entry(), BlockType<CodecQ8_0>::entry(), SuperType<CodecQ4_K>::entry(),
-    SuperType<CodecQ6_K>::entry(),
+    FloatType<CodecF32>::entry(),  FloatType<CodecF16>::entry(),    FloatType<CodecBF16>::entry(),
+    BlockType<CodecQ4_0>::entry(), BlockType<CodecQ4_1>::entry(),   BlockType<CodecQ5_0>::entry(),
+    BlockType<CodecQ5_1>::entry(), BlockType<CodecQ8_0>::entry(),   SuperType<CodecQ2_K>::entry(),
+    SuperType<CodecQ3_K>::entry(), SuperType<CodecQ4_K>::entry(),   SuperType<CodecQ5_K>::entry(),
+    SuperType<CodecQ6_K>::entry(), BlockType<CodecIQ4_NL>::entry(), SuperType<CodecIQ4_XS>::entry(),
 };
 
 static constexpr KvKernels kKvTypes[] = {

@@ -1,7 +1,9 @@
 // Matrix products of the 32-block types. A panel is W rows interleaved so that one vector load
 // holds four consecutive weights of each row: per block the scales (W halves, then W minimums where
-// the type has them), then the weights as bytes [8][W][4], or as nibbles [4][W][4] whose vector s
-// holds the bytes of step s low and of step s + 4 high.
+// the type has them), then the weights. Expanded (kBits = 8) they are bytes [8][W][4]. Packed they
+// are codes of 4 or 5 bits: nibbles [4][W][4] whose vector s holds the codes of step s low and of
+// step s + 4 high, then of 5 bits a plane [W][4] of bytes whose bit s belongs to step s: the file's
+// number of bytes per weight. Types of 8 bits are packed as they are expanded.
 //
 // The reduction, for every tile shape and both layouts:
 //   acc = fma(float(sum of 32 integer products), d * x.d, acc); with a minimum then
@@ -10,15 +12,15 @@
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
-template <class C, bool kNib>
+template <class C, int kBits>  // kBits: 8 or C::kBits
 struct Panel {
   static constexpr int64_t kScaleBytes = int64_t(sizeof(half_t)) * W * (C::kMin ? 2 : 1);
-  static constexpr int64_t kBlockBytes = kScaleBytes + (kNib ? 4 : 8) * 4 * W;
+  static constexpr int64_t kBlockBytes = kScaleBytes + kBits * 4 * W;
   static int64_t bytes(int64_t k) { return k / kBlock * kBlockBytes; }
 };
 
 // Writes rows [row, row + W) of the matrix as a panel; rows past the end become zeros.
-template <class C, bool kNib>
+template <class C, int kBits>
 static void write_panel(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t row, uint8_t* dst) {
   using Block = typename C::Block;
   const int64_t n_blocks = k / kBlock;
@@ -26,7 +28,7 @@ static void write_panel(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t 
   const int n = n_rows - row < W ? int(n_rows - row) : W;
   alignas(64) uint8_t bytes[W][32];
   alignas(64) uint8_t words[8 * 4 * W];
-  for (int64_t b = 0; b < n_blocks; ++b, dst += Panel<C, kNib>::kBlockBytes) {
+  for (int64_t b = 0; b < n_blocks; ++b, dst += Panel<C, kBits>::kBlockBytes) {
     half_t* scales = reinterpret_cast<half_t*>(dst);
     for (int r = 0; r < W; ++r) {
       if (r >= n) {
@@ -36,38 +38,54 @@ static void write_panel(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t 
         continue;
       }
       const Block& block = first[r * n_blocks + b];
-      xstore(bytes[r], C::bytes(block));
+      xstore(bytes[r], C::codes(block));
       scales[r] = block.d;
       if constexpr (C::kMin) scales[W + r] = block.m;
     }
-    uint8_t* data = dst + Panel<C, kNib>::kScaleBytes;
-    if constexpr (kNib) {
+    uint8_t* data = dst + Panel<C, kBits>::kScaleBytes;
+    if constexpr (kBits < 8) {
       interleave(bytes, words);
       for (int s = 0; s < 4; ++s)
-        bstore(data + 4 * W * s,
-               join_nibbles(bload(words + 4 * W * s), bload(words + 4 * W * (s + 4))));
+        bstore(data + 4 * W * s, join_nibbles(low_nibbles(bload(words + 4 * W * s)),
+                                              low_nibbles(bload(words + 4 * W * (s + 4)))));
     } else {
       interleave(bytes, data);
+      for (int s = 0; s < 8; ++s) bstore(data + 4 * W * s, C::bytes(bload(data + 4 * W * s)));
     }
+    if constexpr (kBits == 5)
+      for (int i = 0; i < 4 * W; ++i) {
+        int plane = 0;
+        for (int s = 0; s < 8; ++s) plane |= words[4 * W * s + i] >> 4 << s;
+        data[4 * 4 * W + i] = uint8_t(plane);
+      }
   }
 }
 
-template <class C>
-static inline I dot_codec(I acc, B w, B a) {
-  if constexpr (C::kSigned)
-    return dot_signed(acc, w, a);
-  else
-    return dot(acc, w, a);
+// The bytes of steps s and s + 4 (packed), or of step s, of a block's weights at `data`.
+struct Steps {
+  B low, high;
+};
+template <class C, int kBits>
+static inline Steps load_steps(const uint8_t* data, int s) {
+  const B raw = bload(data + 4 * W * s);
+  if constexpr (kBits == 8) return {raw, raw};
+  B low = low_nibbles(raw), high = high_nibbles(raw);
+  if constexpr (kBits == 5) {
+    const B plane = bload(data + 4 * 4 * W);
+    low = add_fifth_bits(low, plane, s);
+    high = add_fifth_bits(high, plane, s + 4);
+  }
+  return {C::bytes(low), C::bytes(high)};
 }
 
 // Bytes ahead of a decode's stream that are worth asking for early.
 inline constexpr int kPrefetch = 4096;
 
 // NP panels x NC columns. `valid` rows of the last panel are stored.
-template <class C, bool kNib, int NP, int NC>
+template <class C, int kBits, int NP, int NC>
 static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock32* x, float* y,
                         int64_t y_stride, int valid, bool accumulate) {
-  using P = Panel<C, kNib>;
+  using P = Panel<C, kBits>;
   const int64_t panel_bytes = n_blocks * P::kBlockBytes;
   const ActBlock32* column[NC];
   for (int c = 0; c < NC; ++c) column[c] = x + c * n_blocks;
@@ -85,21 +103,17 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
     if constexpr (NC == 1)
       for (int i = 0; i < P::kBlockBytes; i += 64) prefetch(w + kPrefetch + i);
 #pragma GCC unroll 8
-    for (int s = 0; s < (kNib ? 4 : 8); ++s) {
-      B low[NP], high[NP];
-      for (int p = 0; p < NP; ++p) {
-        const B raw = bload(data + p * panel_bytes + 4 * W * s);
-        low[p] = kNib ? low_nibbles(raw) : raw;
-        if constexpr (kNib) high[p] = high_nibbles(raw);
-      }
+    for (int s = 0; s < (kBits < 8 ? 4 : 8); ++s) {
+      Steps steps[NP];
+      for (int p = 0; p < NP; ++p) steps[p] = load_steps<C, kBits>(data + p * panel_bytes, s);
       for (int c = 0; c < NC; ++c) {
         const B a = bsplat4(column[c][b].q + 4 * s);
-        for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], low[p], a);
+        for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], steps[p].low, a);
       }
-      if constexpr (kNib)
+      if constexpr (kBits < 8)
         for (int c = 0; c < NC; ++c) {
           const B a = bsplat4(column[c][b].q + 4 * (s + 4));
-          for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], high[p], a);
+          for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], steps[p].high, a);
         }
     }
     for (int p = 0; p < NP; ++p) {
@@ -118,22 +132,22 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
       store_rows(y + c * y_stride + p * W, acc[p][c], p == NP - 1 ? valid : W, accumulate);
 }
 
-template <class C, bool kNib, int NP, int NC = kTileCols>
+template <class C, int kBits, int NP, int NC = kTileCols>
 static void tile_blocks_cols(int n_cols, const uint8_t* panels, int64_t n_blocks,
                              const ActBlock32* x, float* y, int64_t y_stride, int valid,
                              bool accumulate) {
   if (n_cols == NC)
-    tile_blocks<C, kNib, NP, NC>(panels, n_blocks, x, y, y_stride, valid, accumulate);
+    tile_blocks<C, kBits, NP, NC>(panels, n_blocks, x, y, y_stride, valid, accumulate);
   else if constexpr (NC > 1)
-    tile_blocks_cols<C, kNib, NP, NC - 1>(n_cols, panels, n_blocks, x, y, y_stride, valid,
-                                          accumulate);
+    tile_blocks_cols<C, kBits, NP, NC - 1>(n_cols, panels, n_blocks, x, y, y_stride, valid,
+                                           accumulate);
 }
 
 // All columns against the panels of rows [row, row_end).
-template <class C, bool kNib>
+template <class C, int kBits>
 static void sweep_blocks(const MatmulArgs& a, const uint8_t* panels, int64_t row, int64_t row_end) {
   const int64_t n_blocks = a.k / kBlock;
-  const int64_t panel_bytes = Panel<C, kNib>::bytes(a.k);
+  const int64_t panel_bytes = Panel<C, kBits>::bytes(a.k);
   for (int64_t c = 0; c < a.n_cols; c += kTileCols) {
     const int n_cols = a.n_cols - c < kTileCols ? int(a.n_cols - c) : kTileCols;
     const ActBlock32* x = static_cast<const ActBlock32*>(a.x) + c * n_blocks;
@@ -144,12 +158,12 @@ static void sweep_blocks(const MatmulArgs& a, const uint8_t* panels, int64_t row
       // when they are in cache.
       if (n_cols > 1 && r + W < row_end && kTilePanels == 2) {
         const int valid = row_end - r < 2 * W ? int(row_end - r) - W : W;
-        tile_blocks_cols<C, kNib, kTilePanels>(n_cols, w, n_blocks, x, y, a.y_stride, valid,
-                                               a.accumulate);
+        tile_blocks_cols<C, kBits, kTilePanels>(n_cols, w, n_blocks, x, y, a.y_stride, valid,
+                                                a.accumulate);
         r += 2 * W;
       } else {
         const int valid = row_end - r < W ? int(row_end - r) : W;
-        tile_blocks_cols<C, kNib, 1>(n_cols, w, n_blocks, x, y, a.y_stride, valid, a.accumulate);
+        tile_blocks_cols<C, kBits, 1>(n_cols, w, n_blocks, x, y, a.y_stride, valid, a.accumulate);
         r += W;
       }
     }
@@ -162,61 +176,60 @@ struct BlockType {
   static constexpr int kGroup = 64;
 
   static size_t scratch_bytes(int64_t k) {
-    return size_t(kGroup / W) * size_t(Panel<C, false>::bytes(k));
+    return size_t(kGroup / W) * size_t(Panel<C, 8>::bytes(k));
   }
 
   static void matmul_rows(const MatmulArgs& a) {
     for (int64_t row = a.row_begin; row < a.row_end; row += kGroup) {
       const int64_t end = a.row_end - row < kGroup ? a.row_end : row + kGroup;
       for (int64_t r = row; r < end; r += W)
-        write_panel<C, false>(a.weights, a.n_rows, a.k, r,
-                              a.scratch + (r - row) / W * Panel<C, false>::bytes(a.k));
-      sweep_blocks<C, false>(a, a.scratch, row, end);
+        write_panel<C, 8>(a.weights, a.n_rows, a.k, r,
+                          a.scratch + (r - row) / W * Panel<C, 8>::bytes(a.k));
+      sweep_blocks<C, 8>(a, a.scratch, row, end);
     }
   }
 
   static size_t packed_bytes(int64_t n_rows, int64_t k) {
-    return size_t((n_rows + W - 1) / W) * size_t(Panel<C, C::kNibbles>::bytes(k));
+    return size_t((n_rows + W - 1) / W) * size_t(Panel<C, C::kBits>::bytes(k));
   }
 
   static void pack(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t row_begin,
                    int64_t row_end, uint8_t* packed) {
     for (int64_t r = row_begin; r < row_end; r += W)
-      write_panel<C, C::kNibbles>(rows, n_rows, k, r,
-                                  packed + r / W * Panel<C, C::kNibbles>::bytes(k));
+      write_panel<C, C::kBits>(rows, n_rows, k, r, packed + r / W * Panel<C, C::kBits>::bytes(k));
   }
 
-  // Nibbles are unpacked once per panel when the columns are many, else on the fly.
+  // Codes are unpacked once per panel when the columns are many, else on the fly.
   static void matmul_packed(const MatmulArgs& a) {
     constexpr int kFewColumns = 4 * kTileCols;
-    const int64_t packed = Panel<C, C::kNibbles>::bytes(a.k);
-    if (!C::kNibbles || a.n_cols <= kFewColumns) {
+    const int64_t packed = Panel<C, C::kBits>::bytes(a.k);
+    if (C::kBits == 8 || a.n_cols <= kFewColumns) {
       for (int64_t row = a.row_begin; row < a.row_end; row += kGroup)
-        sweep_blocks<C, C::kNibbles>(a, a.weights + row / W * packed, row,
-                                     a.row_end - row < kGroup ? a.row_end : row + kGroup);
+        sweep_blocks<C, C::kBits>(a, a.weights + row / W * packed, row,
+                                  a.row_end - row < kGroup ? a.row_end : row + kGroup);
       return;
     }
     const int64_t n_blocks = a.k / kBlock;
     for (int64_t row = a.row_begin; row < a.row_end; row += kGroup) {
       const int64_t end = a.row_end - row < kGroup ? a.row_end : row + kGroup;
       for (int64_t r = row; r < end; r += W)
-        unpack_nibbles(a.weights + r / W * packed, n_blocks,
-                       a.scratch + (r - row) / W * Panel<C, false>::bytes(a.k));
-      sweep_blocks<C, false>(a, a.scratch, row, end);
+        unpack(a.weights + r / W * packed, n_blocks,
+               a.scratch + (r - row) / W * Panel<C, 8>::bytes(a.k));
+      sweep_blocks<C, 8>(a, a.scratch, row, end);
     }
   }
 
-  static void unpack_nibbles(const uint8_t* src, int64_t n_blocks, uint8_t* dst) {
-    constexpr int64_t scales = Panel<C, true>::kScaleBytes;
+  static void unpack(const uint8_t* src, int64_t n_blocks, uint8_t* dst) {
+    constexpr int64_t scales = Panel<C, C::kBits>::kScaleBytes;
     for (int64_t b = 0; b < n_blocks; ++b) {
       std::memcpy(dst, src, size_t(scales));
       for (int s = 0; s < 4; ++s) {
-        const B raw = bload(src + scales + 4 * W * s);
-        bstore(dst + scales + 4 * W * s, low_nibbles(raw));
-        bstore(dst + scales + 4 * W * (s + 4), high_nibbles(raw));
+        const Steps steps = load_steps<C, C::kBits>(src + scales, s);
+        bstore(dst + scales + 4 * W * s, steps.low);
+        bstore(dst + scales + 4 * W * (s + 4), steps.high);
       }
-      src += Panel<C, true>::kBlockBytes;
-      dst += Panel<C, false>::kBlockBytes;
+      src += Panel<C, C::kBits>::kBlockBytes;
+      dst += Panel<C, 8>::kBlockBytes;
     }
   }
 

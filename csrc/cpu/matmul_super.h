@@ -8,7 +8,16 @@
 //   with a scale of their own for the minimums:
 //     acc = fma(float(total), d * x.d, acc); acc = fma(-float(lows), dmin * x.d, acc)
 //   else acc = fma(float(total - lows), d * x.d, acc)
-// |total| <= 16 * 128 * 16 * 63 * 127 < 2^28.
+// Every integer fits, with |scale| <= S, bytes of at most Q (signed ones biased by 128 where the
+// tier's dot wants unsigned), |activation| <= 127 and so |sum of 16| <= 2032, |min| <= M (int16):
+//           S    Q    M           |total| <= 256 S Q 127    |lows| <= 16 M 2032
+//   Q2_K    15   3    15          1.5e6                     4.9e5
+//   Q3_K    32   7    4 * 32      7.3e6                     4.2e6
+//   Q4_K    63   15   63          3.1e7                     2.1e6
+//   Q5_K    63   31   63          6.4e7                     2.1e6
+//   Q6_K    128  63   32 * 128    2.7e8                     1.4e8
+//   IQ4_XS  32   241  128 * 32    2.6e8                     1.4e8
+// so that |total| + |lows| < 2^29.
 #pragma once
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
@@ -80,7 +89,7 @@ static void tile_super(const uint8_t* panel, int64_t n_blocks, const ActBlock256
       for (int s = 0; s < kSteps; ++s) {
         const B bytes = bload(w + P::kData + (j * kSteps + s) * 4 * W);
         for (int c = 0; c < NC; ++c)
-          isum[c] = dot(isum[c], bytes, bsplat4(column[c][b].q + (j * kSteps + s) * 4));
+          isum[c] = dot_codec<C>(isum[c], bytes, bsplat4(column[c][b].q + (j * kSteps + s) * 4));
       }
       const I scale = load_i8(reinterpret_cast<const int8_t*>(w + P::kScales) + j * W);
       for (int c = 0; c < NC; ++c) total[c] = iadd(total[c], imul(isum[c], scale));

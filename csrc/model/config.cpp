@@ -73,13 +73,11 @@ RopeLayout rope_layout(const GgufFile& file, const std::string& architecture) {
 
 }  // namespace
 
-ModelConfig read_config(const GgufFile& file) {
+ModelConfig read_config(const GgufSet& files) {
+  const GgufFile& file = files.first();
   ModelConfig c;
   c.architecture = std::string(file.get_string("general.architecture"));
   c.rope_layout = rope_layout(file, c.architecture);
-  if (file.find_uint("split.count").value_or(1) > 1)
-    fail(ErrorKind::unsupported, file.name(),
-         ": this is one part of a model split into several files, which is not supported yet");
   const Keys keys(file, c.architecture);
   if (keys.positive_or("expert_count", 1) > 1)
     fail(ErrorKind::unsupported, file.name(), ": mixtures of experts are not supported yet");
@@ -108,7 +106,7 @@ ModelConfig read_config(const GgufFile& file) {
   if (c.rope.dims > c.head_dim || c.rope.dims % 2 != 0)
     fail(ErrorKind::format, file.name(), ": ", keys.name("rope.dimension_count"), " is ",
          c.rope.dims, ", expected an even number of at most ", c.head_dim);
-  c.rope.scaling = read_rope_scaling(file, c.architecture + ".", c.rope.dims, c.n_ctx_train);
+  c.rope.scaling = read_rope_scaling(files, c.architecture + ".", c.rope.dims, c.n_ctx_train);
   c.window = keys.window();
   return c;
 }

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "backend/backend.h"
-#include "gguf/gguf_reader.h"
+#include "gguf/gguf_set.h"
 #include "model/rope.h"
 
 namespace pyllamacpp {
@@ -28,6 +28,6 @@ struct ModelConfig {
 
 // Throws Error(unsupported) for an architecture or a scaling this version cannot run, and
 // Error(format) naming the key for values that are missing, out of range or contradict each other.
-ModelConfig read_config(const GgufFile& file);
+ModelConfig read_config(const GgufSet& files);
 
 }  // namespace pyllamacpp

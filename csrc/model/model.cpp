@@ -13,15 +13,15 @@ namespace {
 // Takes tensors by name, checks their shapes and gives them to the backend.
 class Loader {
  public:
-  Loader(const GgufFile& file, Backend& backend) : file_(file), backend_(backend) {}
+  Loader(const GgufSet& files, Backend& backend) : files_(files), backend_(backend) {}
 
-  bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
+  bool has(const std::string& name) const { return files_.find_tensor(name) != nullptr; }
 
   std::unique_ptr<Weight> matrix(const std::string& name, int64_t rows, int64_t cols) {
     const WeightSource source = take(name, rows, cols);
     if (!backend_.supports(source.type)) refuse(name, source.type);
     auto weight = backend_.load_matrix(source);
-    if (!weight->uses_source() && file_.map()) file_.map()->release(source.data);
+    if (!weight->uses_source()) files_.release(source.data);
     return weight;
   }
 
@@ -43,40 +43,40 @@ class Loader {
 
   // A tensor nobody asked for would change the result if it were ignored.
   void finish() {
-    for (const TensorInfo& t : file_.tensors())
+    for (const TensorInfo& t : files_.tensors())
       if (!taken_.count(t.name) && !t.name.starts_with("rope_f"))  // read by read_rope_scaling
-        fail(ErrorKind::unsupported, file_.name(), ": tensor '", t.name,
+        fail(ErrorKind::unsupported, files_.name(), ": tensor '", t.name,
              "' is not part of a model this version can run");
     backend_.finish_loading();
   }
 
  private:
   WeightSource take(const std::string& name, int64_t rows, int64_t cols) {
-    const TensorInfo* t = file_.find_tensor(name);
-    if (!t) fail(ErrorKind::format, file_.name(), ": tensor '", name, "' is missing");
+    const TensorInfo* t = files_.find_tensor(name);
+    if (!t) fail(ErrorKind::format, files_.name(), ": tensor '", name, "' is missing");
     if (t->shape[0] != uint64_t(cols) || t->n_rows() != uint64_t(rows))
-      fail(ErrorKind::format, file_.name(), ": tensor '", name, "' has rows of ", t->shape[0],
+      fail(ErrorKind::format, files_.name(), ": tensor '", name, "' has rows of ", t->shape[0],
            " values, ", t->n_rows(), " of them; expected ", cols, " values, ", rows, " rows");
     taken_.insert(t->name);
     return {t->type, rows, cols, t->data};
   }
 
   [[noreturn]] void refuse(const std::string& name, DType type) const {
-    fail(ErrorKind::unsupported, file_.name(), ": tensor '", name, "' is of type ",
+    fail(ErrorKind::unsupported, files_.name(), ": tensor '", name, "' is of type ",
          traits(type).name, ", which this version cannot run");
   }
 
-  const GgufFile& file_;
+  const GgufSet& files_;
   Backend& backend_;
   std::set<std::string_view> taken_;
 };
 
 }  // namespace
 
-Model::Model(const std::string& path, const ModelParams& params) : file_(GgufFile::open(path)) {
-  tokenizer_ = load_tokenizer(file_);
-  if (params.vocab_only && !file_.find("general.architecture")) return;
-  config_ = params.vocab_only ? ModelConfig{} : read_config(file_);
+Model::Model(const std::string& path, const ModelParams& params) : files_(GgufSet::open(path)) {
+  tokenizer_ = load_tokenizer(file());
+  if (params.vocab_only && !file().find("general.architecture")) return;
+  config_ = params.vocab_only ? ModelConfig{} : read_config(files_);
   config_.n_vocab = tokenizer_->size();
   if (params.vocab_only) return;
   backend_ = make_cpu_backend(params.repack, params.n_threads);
@@ -87,7 +87,7 @@ void Model::load_weights() {
   const ModelConfig& c = config_;
   const int64_t q_dim = int64_t(c.n_heads) * c.head_dim;
   const int64_t kv_dim = int64_t(c.n_kv_heads) * c.head_dim;
-  Loader load(file_, *backend_);
+  Loader load(files_, *backend_);
   embedding_ = load.table("token_embd.weight", c.n_vocab, c.dim);
   for (int32_t i = 0; i < c.n_layers; ++i) {
     const std::string prefix = "blk." + std::to_string(i) + ".";
@@ -117,13 +117,13 @@ void Model::load_weights() {
 
 uint64_t Model::n_params() const {
   uint64_t n = 0;
-  for (const TensorInfo& t : file_.tensors()) n += t.n_elements();
+  for (const TensorInfo& t : files_.tensors()) n += t.n_elements();
   return n;
 }
 
 uint64_t Model::n_bytes() const {
   uint64_t n = 0;
-  for (const TensorInfo& t : file_.tensors()) n += t.data.size();
+  for (const TensorInfo& t : files_.tensors()) n += t.data.size();
   return n;
 }
 

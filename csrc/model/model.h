@@ -1,4 +1,4 @@
-// A model ready to run: the file's map, its configuration, tokenizer and weights.
+// A model ready to run: its files' maps, its configuration, tokenizer and weights.
 #pragma once
 
 #include <memory>
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backend/cpu_backend.h"
-#include "gguf/gguf_reader.h"
+#include "gguf/gguf_set.h"
 #include "model/config.h"
 #include "text/tokenizer.h"
 
@@ -20,10 +20,11 @@ struct ModelParams {
 
 class Model {
  public:
-  // Throws Error naming the file and the key or tensor at fault.
+  // `path` is a GGUF file, or the first of a split model. Throws Error naming the file and the key
+  // or tensor at fault.
   Model(const std::string& path, const ModelParams& params);
 
-  const GgufFile& file() const { return file_; }
+  const GgufFile& file() const { return files_.first(); }
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   bool vocab_only() const { return !backend_; }
@@ -40,7 +41,7 @@ class Model {
  private:
   void load_weights();
 
-  GgufFile file_;
+  GgufSet files_;
   ModelConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Backend> backend_;

@@ -17,17 +17,17 @@ double positive(const GgufFile& file, const std::string& key, double otherwise) 
   return value;
 }
 
-std::vector<float> read_factors(const GgufFile& file, const char* name, int32_t dims) {
-  const TensorInfo* t = file.find_tensor(name);
+std::vector<float> read_factors(const GgufSet& files, const char* name, int32_t dims) {
+  const TensorInfo* t = files.find_tensor(name);
   if (!t) return {};
   const size_t n = size_t(dims) / 2;
   if (t->type != DType::f32 || t->n_elements() != n)
-    fail(ErrorKind::format, file.name(), ": tensor '", name, "' has ", t->n_elements(),
+    fail(ErrorKind::format, files.name(), ": tensor '", name, "' has ", t->n_elements(),
          " values of type ", traits(t->type).name, ", expected ", n, " of f32");
   const float* values = reinterpret_cast<const float*>(t->data.data());
   for (size_t i = 0; i < n; ++i)
     if (!(values[i] > 0) || !std::isfinite(values[i]))
-      fail(ErrorKind::format, file.name(), ": tensor '", name, "' holds ", values[i],
+      fail(ErrorKind::format, files.name(), ": tensor '", name, "' holds ", values[i],
            ", expected positive numbers");
   return {values, values + n};
 }
@@ -61,8 +61,9 @@ void apply_longrope(const RopeScaling& s, int64_t n_ctx, RopeTable& table) {
 
 }  // namespace
 
-RopeScaling read_rope_scaling(const GgufFile& file, const std::string& prefix, int32_t dims,
+RopeScaling read_rope_scaling(const GgufSet& files, const std::string& prefix, int32_t dims,
                               int64_t n_ctx_train) {
+  const GgufFile& file = files.first();
   const auto key = [&](const char* name) { return prefix + "rope.scaling." + name; };
   RopeScaling s;
   s.original_context =
@@ -71,9 +72,9 @@ RopeScaling read_rope_scaling(const GgufFile& file, const std::string& prefix, i
     fail(ErrorKind::format, file.name(), ": ", key("original_context_length"), " is ",
          s.original_context, ", expected a number of tokens");
   s.attention_factor = positive(file, key("attn_factor"), 1);
-  s.factors = read_factors(file, "rope_freqs.weight", dims);
-  s.short_factors = read_factors(file, "rope_factors_short.weight", dims);
-  s.long_factors = read_factors(file, "rope_factors_long.weight", dims);
+  s.factors = read_factors(files, "rope_freqs.weight", dims);
+  s.short_factors = read_factors(files, "rope_factors_short.weight", dims);
+  s.long_factors = read_factors(files, "rope_factors_long.weight", dims);
   const std::string kind(
       file.find_string(key("type"))
           .value_or(file.find(prefix + "rope.scale_linear") ? "linear" : "none"));

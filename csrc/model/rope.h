@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "gguf/gguf_reader.h"
+#include "gguf/gguf_set.h"
 
 namespace pyllamacpp {
 
@@ -34,7 +34,7 @@ struct RopeTable {
 
 // Reads the scaling of a file whose keys begin with `prefix` ("llama."). Throws Error(unsupported)
 // for a kind this version does not know, Error(format) for values out of range.
-RopeScaling read_rope_scaling(const GgufFile& file, const std::string& prefix, int32_t dims,
+RopeScaling read_rope_scaling(const GgufSet& files, const std::string& prefix, int32_t dims,
                               int64_t n_ctx_train);
 
 // The table for a context of n_ctx tokens (LongRoPE chooses its factors by it).

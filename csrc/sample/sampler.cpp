@@ -50,6 +50,17 @@ Sampler::Sampler(const SamplingParams& params) : params_(params) {
   check("temperature", params.temperature);
   check("top_p", params.top_p);
   check("min_p", params.min_p);
+  check("typical_p", params.typical_p);
+  check("frequency_penalty", params.frequency_penalty);
+  check("presence_penalty", params.presence_penalty);
+  check("repeat_penalty", params.repeat_penalty);
+  if (params.repeat_penalty <= 0)
+    fail(ErrorKind::invalid_argument, "repeat_penalty is ", params.repeat_penalty,
+         ", expected a positive number");
+  // An infinite bias is a way to force or to forbid a token.
+  for (const auto& [token, bias] : params.logit_bias)
+    if (std::isnan(bias))
+      fail(ErrorKind::invalid_argument, "the logit_bias of token ", token, " is NaN");
 }
 
 bool Sampler::before(const Candidate& a, const Candidate& b) {
@@ -85,7 +96,61 @@ double Sampler::weigh(float temperature) {
   return total;
 }
 
-int32_t Sampler::sample(std::span<const float> logits) {
+// The logits with biases and penalties; `logits` themselves when there are none. Penalties are
+// those of Keskar et al. 2019 (arXiv:1909.05858, repeat) and of OpenAI's API (frequency, presence).
+std::span<const float> Sampler::adjusted(std::span<const float> logits,
+                                         std::span<const int32_t> history) {
+  const SamplingParams& p = params_;
+  const size_t n =
+      p.penalty_last_n < 0 ? history.size() : std::min(history.size(), size_t(p.penalty_last_n));
+  const bool penalize =
+      n > 0 && (p.repeat_penalty != 1 || p.frequency_penalty != 0 || p.presence_penalty != 0);
+  if (p.logit_bias.empty() && !penalize) return logits;
+  adjusted_.assign(logits.begin(), logits.end());
+  const auto known = [&](int32_t token) { return token >= 0 && size_t(token) < logits.size(); };
+  for (const auto& [token, bias] : p.logit_bias) {
+    if (!known(token))
+      fail(ErrorKind::invalid_argument, "logit_bias names token ", token,
+           ", which the vocabulary of ", logits.size(), " does not have");
+    adjusted_[size_t(token)] += bias;
+  }
+  if (!penalize) return adjusted_;
+  recent_.assign(history.end() - std::ptrdiff_t(n), history.end());
+  std::sort(recent_.begin(), recent_.end());
+  for (size_t i = 0; i < recent_.size();) {
+    const size_t first = i;
+    while (i < recent_.size() && recent_[i] == recent_[first]) ++i;
+    if (!known(recent_[first])) continue;
+    float& logit = adjusted_[size_t(recent_[first])];
+    logit = logit > 0 ? logit / p.repeat_penalty : logit * p.repeat_penalty;
+    logit -= float(i - first) * p.frequency_penalty + p.presence_penalty;
+  }
+  return adjusted_;
+}
+
+// Locally typical sampling (Meister et al. 2022, arXiv:2202.00666): keeps the candidates whose
+// surprise is nearest to the expected one, up to a share of typical_p, best first again.
+void Sampler::keep_typical() {
+  const double total = weigh(1);
+  double entropy = 0;
+  for (float w : weights_)
+    if (w > 0) entropy -= double(w) / total * std::log(double(w) / total);
+  std::vector<std::pair<double, size_t>> order;  // distance from it
+  for (size_t i = 0; i < weights_.size(); ++i)
+    order.emplace_back(std::abs(-std::log(double(weights_[i]) / total) - entropy), i);
+  std::sort(order.begin(), order.end());
+  double sum = 0;
+  size_t n = 0;
+  while (n < order.size() && (n == 0 || sum < double(params_.typical_p) * total))
+    sum += double(weights_[order[n++].second]);
+  std::vector<Candidate> kept;
+  for (size_t i = 0; i < n; ++i) kept.push_back(candidates_[order[i].second]);
+  std::sort(kept.begin(), kept.end(), before);
+  candidates_ = std::move(kept);
+}
+
+int32_t Sampler::sample(std::span<const float> plain, std::span<const int32_t> history) {
+  const std::span<const float> logits = adjusted(plain, history);
   const bool greedy = params_.temperature <= 0;
   const size_t k = greedy ? 1 : params_.top_k <= 0 ? logits.size() : size_t(params_.top_k);
   take_best(logits, std::min(k, logits.size()));
@@ -94,6 +159,7 @@ int32_t Sampler::sample(std::span<const float> logits) {
   const uint64_t index = n_sampled_++;
   if (greedy) return candidates_[0].token;
 
+  if (params_.typical_p < 1) keep_typical();
   if (params_.top_p < 1) {
     const double enough = double(params_.top_p) * weigh(1);
     double sum = 0;

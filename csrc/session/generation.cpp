@@ -48,7 +48,7 @@ GenerationStep Generation::next() {
   const BatchPiece piece{sequence_, pending_, WantLogits::last};
   context_.decode({&piece, 1});
   pending_.clear();
-  const int32_t token = sampler_.sample(context_.logits(0));
+  const int32_t token = sampler_.sample(context_.logits(0), context_.tokens(sequence_));
   ++n_generated_;
   const Tokenizer& tokenizer = context_.model().tokenizer();
   if (!params_.ignore_eos && tokenizer.ends_generation(token))

@@ -16,18 +16,25 @@ UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 2.0**-149  # the smallest float32: what an underflow can cost
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
-FLOAT_TYPES = ("f32", "f16")
-BLOCK_TYPES = ("q4_0", "q4_1", "q8_0", "q4_k", "q6_k")
-PACKED_TYPES = ("q4_0", "q4_1", "q8_0")
+FLOAT_TYPES = ("f32", "f16", "bf16")
+PACKED_TYPES = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")  # types of 32
+SUPER_TYPES = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")  # of 256
+BLOCK_TYPES = (*PACKED_TYPES, *SUPER_TYPES)
 TYPES = (*FLOAT_TYPES, *BLOCK_TYPES)
 
-BLOCK = {"f32": 1, "f16": 1, "q4_0": 32, "q4_1": 32, "q8_0": 32, "q4_k": 256, "q6_k": 256}
-BYTES = {"f32": 4, "f16": 2, "q4_0": 18, "q4_1": 20, "q8_0": 34, "q4_k": 144, "q6_k": 210}
+BLOCK = dict.fromkeys(FLOAT_TYPES, 1) | dict.fromkeys(PACKED_TYPES, 32)
+BLOCK |= dict.fromkeys(SUPER_TYPES, 256)
+BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+BYTES |= {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34, "iq4_nl": 18}
+BYTES |= {"q2_k": 84, "q3_k": 110, "q4_k": 144, "q5_k": 176, "q6_k": 210, "iq4_xs": 136}
 # Where the halves of a block lie; every other byte may have any value.
-HALVES = {"q4_0": (0,), "q4_1": (0, 2), "q8_0": (0,), "q4_k": (0, 2), "q6_k": (208,)}
+HALVES = dict.fromkeys(BLOCK_TYPES, (0,)) | dict.fromkeys(("q4_1", "q5_1", "q4_k", "q5_k"), (0, 2))
+HALVES |= {"q2_k": (80, 82), "q3_k": (108,), "q6_k": (208,)}
+
+IQ4_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 
 # All nibbles 15, 6-bit scales 63, int8 -128 and 127, offsets at their ends.
-FILLS = ("random", "0x00", "0xff", "0x80", "0x7f", "extremes")
+FILLS = ("random", "0x00", "0xff", "0x80", "0x7f", "extremes", "largest", "smallest")
 SCALES = ("usual", "any finite half")
 ACTIVATIONS = ("normal", "signs", "ones", "alternating", "impulse", "wide", "some zero blocks")
 
@@ -61,25 +68,63 @@ def take_apart(dtype: str, raw: np.ndarray) -> Parts:
 
     one, zero = np.ones((*lead, 1), np.int64), np.zeros((*lead, 1), np.int64)
     none = np.zeros(lead)
+
+    def nibbles(code: np.ndarray) -> np.ndarray:
+        """Low ones, then high ones, of the last axis."""
+        return np.concatenate([code & 15, code >> 4], -1)
+
+    def bits(code: np.ndarray, width: int = 1) -> np.ndarray:
+        """[..., n] to [..., 8 / width, n]: the lowest first."""
+        shifts = np.arange(0, 8, width)[:, None]
+        return code[..., None, :] >> shifts & (1 << width) - 1
+
+    def six_bit_pairs(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scale = [s[..., j] & 63 for j in range(4)]
+        scale += [s[..., j + 8] & 15 | s[..., j] >> 6 << 4 for j in range(4)]
+        least = [s[..., j + 4] & 63 for j in range(4)]
+        least += [s[..., j + 8] >> 4 | s[..., j + 4] >> 6 << 4 for j in range(4)]
+        return np.stack(scale, -1), np.stack(least, -1)
+
     match dtype:
         case "q4_0" | "q4_1":
-            low, high = wide[..., -16:] & 15, wide[..., -16:] >> 4
-            q = np.concatenate([low, high], -1)[..., None, :]
+            q = nibbles(wide[..., -16:])[..., None, :]
             if dtype == "q4_0":
                 return Parts(half(0), one, q - 8, none, zero)
             return Parts(half(0), one, q, -half(2), one)
+        case "q5_0" | "q5_1":
+            fifth = np.unpackbits(raw[..., -20:-16], axis=-1, bitorder="little").astype(np.int64)
+            q = (nibbles(wide[..., -16:]) | fifth << 4)[..., None, :]
+            if dtype == "q5_0":
+                return Parts(half(0), one, q - 16, none, zero)
+            return Parts(half(0), one, q, -half(2), one)
+        case "iq4_nl":
+            q = IQ4_VALUES[nibbles(wide[..., 2:])][..., None, :]
+            return Parts(half(0), one, q, none, zero)
         case "q8_0":
             q = raw[..., 2:].view(np.int8).astype(np.int64)[..., None, :]
             return Parts(half(0), one, q, none, zero)
-        case "q4_k":
-            s = wide[..., 4:16]
-            scale = [s[..., j] & 63 for j in range(4)]
-            scale += [s[..., j + 8] & 15 | s[..., j] >> 6 << 4 for j in range(4)]
-            least = [s[..., j + 4] & 63 for j in range(4)]
-            least += [s[..., j + 8] >> 4 | s[..., j + 4] >> 6 << 4 for j in range(4)]
-            pairs = wide[..., 16:].reshape(*lead, 4, 32)
-            q = np.stack([pairs & 15, pairs >> 4], -2).reshape(*lead, 8, 32)
-            return Parts(half(0), np.stack(scale, -1), q, half(2), np.stack(least, -1))
+        case "q2_k":
+            q = bits(wide[..., 16:80].reshape(*lead, 2, 32), 2).reshape(*lead, 16, 16)
+            return Parts(half(80), wide[..., :16] & 15, q, half(82), wide[..., :16] >> 4)
+        case "q3_k":
+            low = bits(wide[..., 32:96].reshape(*lead, 2, 32), 2).reshape(*lead, 16, 16)
+            third = bits(wide[..., :32]).reshape(*lead, 16, 16)
+            scale = nibbles(wide[..., 96:104])
+            scale |= bits(wide[..., 104:108], 2).reshape(*lead, 16) << 4
+            q = (low | third << 2) - 4
+            return Parts(half(108), scale - 32, q, none, np.zeros((*lead, 16), np.int64))
+        case "q4_k" | "q5_k":
+            scale, least = six_bit_pairs(wide[..., 4:16])
+            q = bits(wide[..., -128:].reshape(*lead, 4, 32), 4).reshape(*lead, 8, 32)
+            if dtype == "q5_k":
+                q = q | bits(wide[..., 16:48]) << 4
+            return Parts(half(0), scale, q, half(2), least)
+        case "iq4_xs":
+            low = bits(wide[..., 4:8], 4).swapaxes(-1, -2).reshape(*lead, 8)
+            high = (wide[..., 2:3] | wide[..., 3:4] << 8) >> np.arange(0, 16, 2) & 3
+            q = IQ4_VALUES[nibbles(wide[..., 8:].reshape(*lead, 8, 16))]
+            none_sub = np.zeros((*lead, 8), np.int64)
+            return Parts(half(0), (low | high << 4) - 32, q, none, none_sub)
         case "q6_k":
             low = wide[..., :128].reshape(*lead, 2, 2, 32)  # half, part % 2, place
             high = wide[..., 128:192].reshape(*lead, 2, 32)
@@ -91,6 +136,15 @@ def take_apart(dtype: str, raw: np.ndarray) -> Parts:
             scale = raw[..., 192:208].view(np.int8).astype(np.int64)
             return Parts(half(208), scale, q, none, np.zeros((*lead, 16), np.int64))
     raise AssertionError(dtype)
+
+
+# Extremes no single byte gives: all bytes, and the ones that differ. (Elsewhere "largest" is 0xff
+# throughout and "smallest" 0x00.)
+SPANS = {
+    ("q6_k", "largest"): (0xFF, slice(192, 208), 0x7F),  # scales 127, q - 32 = 31
+    ("q6_k", "smallest"): (0x00, slice(192, 208), 0x80),  # scales -128, q - 32 = -32
+    ("iq4_xs", "largest"): (0x00, slice(8, 136), 0xFF),  # scales -32, q = 113
+}
 
 
 def make_weights(
@@ -107,12 +161,21 @@ def make_weights(
             values = rng.standard_normal((n_rows, k))
         else:
             values = rng.standard_normal((n_rows, k)) * 2.0 ** rng.integers(-14, 14, (n_rows, k))
+        if dtype == "bf16":
+            return (
+                (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+            )
         return values.astype(np.float32 if dtype == "f32" else np.float16).view(np.uint8)
     shape = (n_rows, k // BLOCK[dtype], BYTES[dtype])
     if fill == "random":
         raw = rng.integers(0, 256, shape, np.uint8)
     elif fill == "extremes":
         raw = rng.choice(np.array([0x00, 0xFF, 0x80, 0x7F], np.uint8), shape)
+    elif fill in ("largest", "smallest"):
+        usual = 0xFF if fill == "largest" else 0x00
+        others, span, value = SPANS.get((dtype, fill), (usual, slice(0), usual))
+        raw = np.full(shape, others, np.uint8)
+        raw[..., span] = value
     else:
         raw = np.full(shape, int(fill, 16), np.uint8)
     for at in HALVES[dtype]:
@@ -153,6 +216,8 @@ def make_activations(
 
 def float_weights(dtype: str, raw: np.ndarray) -> np.ndarray:
     """float64 [n_rows][k], exact."""
+    if dtype == "bf16":
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     if dtype in FLOAT_TYPES:
         return raw.view(np.float32 if dtype == "f32" else np.float16).astype(np.float64)
     blocks = raw.reshape(len(raw), -1, BYTES[dtype])

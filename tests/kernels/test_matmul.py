@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from kernel_oracle import (
     TYPES,
     float_product,
     float_weights,
+    gamma,
     make_activations,
     make_weights,
     quantization_bound,
@@ -24,7 +26,7 @@ from kernel_oracle import (
 )
 
 from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
-from pyllamacpp.kernels import Kernels
+from pyllamacpp.kernels import TYPE_IDS, Kernels
 
 LAYOUTS = [(dtype, False) for dtype in TYPES] + [(dtype, True) for dtype in PACKED_TYPES]
 layouts = pytest.mark.parametrize(
@@ -63,7 +65,28 @@ def check_product(kernels: Kernels, dtype: str, raw: np.ndarray, x: np.ndarray, 
 
 
 def test_the_table_lists_the_types(kernels: Kernels) -> None:
-    assert sorted(kernels.types()) == sorted(TYPES)
+    assert sorted(kernels.types()) == sorted(TYPES) == sorted(TYPE_IDS)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
+def test_weights_of_the_gguf_package(kernels, dtype):
+    """Quantized and taken apart by the package alone: nothing here knows the layout."""
+    rng = np.random.default_rng(9)
+    kind = gguf.GGMLQuantizationType(TYPE_IDS[dtype])
+    raw = gguf.quants.quantize(rng.standard_normal((33, 128)).astype(np.float32), kind)
+    x = make_activations(rng, 3, 128)
+    exact = x.astype(np.float64) @ gguf.quants.dequantize(raw, kind).astype(np.float64).T
+    for packed in {False, dtype in PACKED_TYPES}:
+        y = kernels.matmul(dtype, raw, x, packed=packed)
+        if dtype in FLOAT_TYPES:
+            _, bound = float_product(dtype, raw.view(np.uint8), x)
+        else:
+            q, d, _ = quantize_columns(kernels, dtype, x)
+            _, bound = quantized_product(dtype, raw, q, d)
+            # The package rounds each weight to float32.
+            size = np.abs(x).astype(np.float64) @ np.abs(float_weights(dtype, raw)).T
+            bound = bound + quantization_bound(dtype, raw, d) + gamma(4) * size
+        assert np.all(np.abs(y - exact) <= bound + 1e-12 * np.abs(exact))
 
 
 @layouts
@@ -174,14 +197,20 @@ def test_tiers_agree(kernels, scalar, dtype, packed):
     assert np.all(np.abs(ours - theirs) <= 2 * bound)
 
 
-def test_all_halves(kernels):
-    """Every float16 by vector loads and by the tail's; NaN and infinity included."""
-    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_all_halves(kernels, dtype):
+    """Every 16-bit float by vector loads and by the tail's; NaN and infinity included."""
+    bits = np.arange(65536, dtype=np.uint16)
     for k in (1, 32, 33):
-        raw = np.repeat(halves[:, None], k, axis=1)
-        y = kernels.matmul("f16", raw.view(np.uint8), np.ones((1, k), np.float32))[0]
-        with np.errstate(invalid="ignore"):  # signalling NaN
-            np.testing.assert_array_equal(y, halves.astype(np.float32) * np.float32(k))
+        raw = np.repeat(bits[:, None], k, axis=1)
+        y = kernels.matmul(dtype, raw.view(np.uint8), np.ones((1, k), np.float32))[0]
+        with np.errstate(invalid="ignore", over="ignore"):  # signalling NaN; sums beyond FLOAT_MAX
+            wide = (
+                bits.view(np.float16).astype(np.float32)
+                if dtype == "f16"
+                else (bits.astype(np.uint32) << 16).view(np.float32)
+            )
+            np.testing.assert_array_equal(y, wide * np.float32(k))
 
 
 # --- The activation quantizers. ---

@@ -282,7 +282,70 @@ void test_parameters() {
 
 }  // namespace
 
+// The token that greedy sampling takes after biases and penalties, worked out one by one.
+void test_bias_and_penalties() {
+  std::mt19937 random(7);
+  for (int round = 0; round < 2000; ++round) {
+    const size_t size = 1 + random() % 40;
+    const std::vector<float> logits = random_logits(random, size, 3);
+    std::vector<int32_t> history(random() % 30);
+    for (int32_t& token : history) token = int32_t(random() % (size + 2)) - 1;  // some unknown
+    SamplingParams p{.temperature = 0};
+    p.repeat_penalty = std::vector<float>{1, 1.3f, 0.8f}[random() % 3];
+    p.frequency_penalty = std::vector<float>{0, 0.5f, -0.5f}[random() % 3];
+    p.presence_penalty = std::vector<float>{0, 1, -1}[random() % 3];
+    p.penalty_last_n = std::vector<int32_t>{0, 5, 64, -1}[random() % 4];
+    if (random() % 2)
+      p.logit_bias = {{int32_t(random() % size), 2.5f}, {int32_t(random() % size), -kInf}};
+    std::vector<float> expected = logits;
+    for (const auto& [token, bias] : p.logit_bias) expected[size_t(token)] += bias;
+    const size_t n =
+        p.penalty_last_n < 0 ? history.size() : std::min(history.size(), size_t(p.penalty_last_n));
+    for (size_t token = 0; token < size; ++token) {
+      const auto count = std::count(history.end() - std::ptrdiff_t(n), history.end(), token);
+      if (count == 0) continue;
+      float& x = expected[token];
+      x = x > 0 ? x / p.repeat_penalty : x * p.repeat_penalty;
+      x -= float(count) * p.frequency_penalty + p.presence_penalty;
+    }
+    const auto best = std::max_element(expected.begin(), expected.end());
+    if (!std::isfinite(*best)) continue;
+    CHECK(Sampler(p).sample(logits, history) == best - expected.begin());
+  }
+}
+
+// Typical sampling by its definition, drawn often.
+void test_typical() {
+  std::mt19937 random(8);
+  for (float typical_p : {0.1f, 0.5f, 0.9f}) {
+    const std::vector<float> logits = random_logits(random, 30, 2);
+    double total = 0, entropy = 0;
+    for (float x : logits) total += std::exp(double(x));
+    std::vector<double> p;
+    for (float x : logits) p.push_back(std::exp(double(x)) / total);
+    for (double x : p) entropy -= x * std::log(x);
+    std::vector<size_t> order(p.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      return std::abs(-std::log(p[a]) - entropy) < std::abs(-std::log(p[b]) - entropy);
+    });
+    std::vector<double> kept(p.size());
+    double sum = 0;
+    for (size_t i = 0; i < order.size() && (i == 0 || sum < double(typical_p)); ++i)
+      sum += kept[order[i]] = p[order[i]];
+    for (double& x : kept) x /= sum;
+    SamplingParams params{.temperature = 1, .top_k = 0, .top_p = 1, .min_p = 0, .seed = 5};
+    params.typical_p = typical_p;
+    Sampler sampler(params);
+    std::vector<int> counts(p.size());
+    for (int i = 0; i < 20000; ++i) ++counts[size_t(sampler.sample(logits))];
+    check_distribution(counts, kept);
+  }
+}
+
 int main() {
+  test_bias_and_penalties();
+  test_typical();
   test_sets_and_distribution();
   test_draws_are_even();
   test_seeds();

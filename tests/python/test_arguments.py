@@ -95,8 +95,6 @@ def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) ->
         ("chat_handler", print),
         ("draft_model", object()),
         ("tokenizer", object()),
-        ("type_k", 8),
-        ("type_v", "q8_0"),
         ("spm_infill", True),
     ],
 )
@@ -109,17 +107,12 @@ def test_what_would_change_the_text_is_refused(default_model, name, value) -> No
     ("name", "value"),
     [
         ("suffix", "end"),
-        ("typical_p", 0.5),
         ("logprobs", 5),
-        ("frequency_penalty", 0.1),
-        ("presence_penalty", -0.1),
-        ("repeat_penalty", 1.1),
         ("tfs_z", 0.9),
         ("mirostat_mode", 2),
         ("stopping_criteria", [print]),
         ("logits_processor", [print]),
         ("grammar", object()),
-        ("logit_bias", {5: 1.0}),
     ],
 )
 def test_completion_arguments_are_refused_by_name(llm: Llama, name, value) -> None:
@@ -149,8 +142,21 @@ def test_an_unknown_argument_is_a_type_error(default_model) -> None:
         Llama(str(default_model), n_gqa=8)
 
 
-def test_f16_is_the_type_of_the_cache(default_model) -> None:
-    Llama(str(default_model), type_k=1, type_v="f16", n_ctx=64, verbose=False).close()
+@pytest.mark.parametrize(("number", "name"), [(0, "f32"), (1, "f16"), (8, "q8_0"), (2, "q4_0")])
+def test_cache_types_by_number_and_by_name(default_model, number, name) -> None:
+    logits = []
+    for value in (number, name):
+        with Llama(str(default_model), type_k=value, type_v=value, n_ctx=64, verbose=False) as llm:
+            llm.eval(llm.tokenize(b"The capital of France is"))
+            logits.append(llm.scores[llm.n_tokens - 1].copy())
+            assert llm.detokenize([int(logits[-1].argmax())]) == b" Paris"
+    assert (logits[0] == logits[1]).all()
+
+
+@pytest.mark.parametrize("value", [7, "q5_0", "none"])
+def test_other_cache_types_are_refused(default_model, value) -> None:
+    with pytest.raises(UnsupportedError, match=r"type_k=.*supported: f32 \(0\)"):
+        Llama(str(default_model), type_k=value, verbose=False)
 
 
 def test_n_ctx_zero_is_the_models_own(default_model) -> None:

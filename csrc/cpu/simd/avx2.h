@@ -40,6 +40,15 @@ static inline F load_half_n(const uint16_t* p, int n) {
   std::memcpy(part, p, size_t(n) * sizeof *p);
   return load_half(part);
 }
+static inline F load_bfloat(const uint16_t* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+static inline F load_bfloat_n(const uint16_t* p, int n) {
+  uint16_t part[W] = {};
+  std::memcpy(part, p, size_t(n) * sizeof *p);
+  return load_bfloat(part);
+}
 static inline void store_half(uint16_t* p, F a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -108,6 +117,14 @@ static inline B high_nibbles(B a) { return low_nibbles(_mm256_srli_epi16(a, 4));
 static inline B join_nibbles(B low, B high) {
   return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
 }
+static inline B add_fifth_bits(B a, B plane, int s) {
+  const B bits = s < 4 ? _mm256_slli_epi16(plane, 4 - s) : _mm256_srli_epi16(plane, s - 4);
+  return _mm256_or_si256(a, _mm256_and_si256(bits, _mm256_set1_epi8(16)));
+}
+static inline B lookup(B a, const uint8_t* table) {
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), a);
+}
 // w at most 127, so that a pair of products fits the saturating int16 of the first step.
 static inline I dot(I acc, B w, B a) {
   const __m256i pairs = _mm256_maddubs_epi16(w, a);
@@ -131,18 +148,20 @@ static inline X xnibbles(const uint8_t* p) {
   const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return low_nibbles(_mm256_set_m128i(_mm_srli_epi16(q, 4), q));
 }
+static inline X xbits(const uint8_t* p, uint8_t value) {
+  const __m256i byte_of =
+      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i bit = _mm256_set1_epi64x(int64_t(0x8040201008040201));
+  const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(bsplat4(p), byte_of), bit);
+  return _mm256_and_si256(_mm256_cmpeq_epi8(bytes, bit), _mm256_set1_epi8(int8_t(value)));
+}
+static inline X xlookup(X a, const uint8_t* table) { return lookup(a, table); }
 static inline X xand(X a, uint8_t mask) {
   return _mm256_and_si256(a, _mm256_set1_epi8(int8_t(mask)));
 }
 static inline X xor_(X a, X b) { return _mm256_or_si256(a, b); }
-template <int N>
-static inline X xshr(X a) {
-  return xand(_mm256_srli_epi16(a, N), uint8_t(0xff >> N));
-}
-template <int N>
-static inline X xshl(X a) {
-  return xand(_mm256_slli_epi16(a, N), uint8_t(0xff << N));
-}
+static inline X xshr(X a, int n) { return xand(_mm256_srli_epi16(a, n), uint8_t(0xff >> n)); }
+static inline X xshl(X a, int n) { return xand(_mm256_slli_epi16(a, n), uint8_t(0xff << n)); }
 static inline X xbias_signed(X a) { return a; }
 // dst[j][r] = the j-th four bytes of row r: the transpose of 8 x 8 words.
 static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {

@@ -38,6 +38,15 @@ static inline F load_half(const uint16_t* p) {
 static inline F load_half_n(const uint16_t* p, int n) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lane_mask(n), p));
 }
+static inline F widen_bfloat(__m256i a) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16));
+}
+static inline F load_bfloat(const uint16_t* p) {
+  return widen_bfloat(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline F load_bfloat_n(const uint16_t* p, int n) {
+  return widen_bfloat(_mm256_maskz_loadu_epi16(lane_mask(n), p));
+}
 static inline void store_half(uint16_t* p, F a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -98,6 +107,14 @@ static inline B high_nibbles(B a) { return low_nibbles(_mm512_srli_epi16(a, 4));
 static inline B join_nibbles(B low, B high) {
   return _mm512_or_si512(low, _mm512_slli_epi16(high, 4));
 }
+static inline B add_fifth_bits(B a, B plane, int s) {
+  const __mmask64 set = _mm512_test_epi8_mask(plane, _mm512_set1_epi8(int8_t(1 << s)));
+  return _mm512_mask_add_epi8(a, set, a, _mm512_set1_epi8(16));
+}
+static inline B lookup(B a, const uint8_t* table) {
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), a);
+}
 static inline I dot(I acc, B w, B a) {
 #if defined(__GNUC__)
   // As an intrinsic in an unrolled tile, gcc 12 spills the accumulators and halves the speed.
@@ -122,15 +139,18 @@ static inline X xnibbles(const uint8_t* p) {
   const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return xand(_mm256_set_m128i(_mm_srli_epi16(q, 4), q), 15);
 }
+static inline X xbits(const uint8_t* p, uint8_t value) {
+  uint32_t bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return _mm256_maskz_set1_epi8(bits, int8_t(value));
+}
+static inline X xlookup(X a, const uint8_t* table) {
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), a);
+}
 static inline X xor_(X a, X b) { return _mm256_or_si256(a, b); }
-template <int N>
-static inline X xshr(X a) {
-  return xand(_mm256_srli_epi16(a, N), uint8_t(0xff >> N));
-}
-template <int N>
-static inline X xshl(X a) {
-  return xand(_mm256_slli_epi16(a, N), uint8_t(0xff << N));
-}
+static inline X xshr(X a, int n) { return xand(_mm256_srli_epi16(a, n), uint8_t(0xff >> n)); }
+static inline X xshl(X a, int n) { return xand(_mm256_slli_epi16(a, n), uint8_t(0xff << n)); }
 static inline X xbias_signed(X a) { return _mm256_xor_si256(a, _mm256_set1_epi8(int8_t(0x80))); }
 // dst[j][r] = the j-th four bytes of row r: the transpose of 16 x 8 words. Rows r and r + 8 share
 // a register, so that one 8 x 8 transpose within 256-bit halves serves both.

@@ -51,6 +51,10 @@ static inline F load_half(const uint16_t* p) { PYL_EACH(F, half_to_float(p[i]));
 static inline F load_half_n(const uint16_t* p, int n) {
   PYL_EACH(F, i < n ? half_to_float(p[i]) : 0.0f);
 }
+static inline F load_bfloat(const uint16_t* p) { PYL_EACH(F, bfloat_to_float(p[i])); }
+static inline F load_bfloat_n(const uint16_t* p, int n) {
+  PYL_EACH(F, i < n ? bfloat_to_float(p[i]) : 0.0f);
+}
 static inline void store_half_n(uint16_t* p, F a, int n) {
   for (int i = 0; i < n; ++i) p[i] = float_to_half(a.v[i]);
 }
@@ -112,9 +116,16 @@ static inline B bsplat4(const void* p) {
 }
 static inline B low_nibbles(B a) { PYL_EACH_BYTE(B, 4 * W, a.v[i] & 15); }
 static inline B high_nibbles(B a) { PYL_EACH_BYTE(B, 4 * W, a.v[i] >> 4); }
+// low | high << 4; low below 16.
 static inline B join_nibbles(B low, B high) {
   PYL_EACH_BYTE(B, 4 * W, low.v[i] | (high.v[i] << 4));
 }
+// a with 16 added where bit s of `plane` is set; a below 16.
+static inline B add_fifth_bits(B a, B plane, int s) {
+  PYL_EACH_BYTE(B, 4 * W, a.v[i] | ((plane.v[i] >> s & 1) << 4));
+}
+// table[a]; a below 16.
+static inline B lookup(B a, const uint8_t* table) { PYL_EACH_BYTE(B, 4 * W, table[a.v[i]]); }
 // acc + the sum of four products per lane; w unsigned (at most 127), a signed.
 static inline I dot(I acc, B w, B a) {
   for (int i = 0; i < W; ++i)
@@ -149,16 +160,15 @@ static inline void xstore(void* p, X a) { std::memcpy(p, a.v, sizeof a.v); }
 static inline X xnibbles(const uint8_t* p) {
   PYL_EACH_BYTE(X, 32, i < 16 ? p[i] & 15 : p[i - 16] >> 4);
 }
+// 32 bits, lowest first: `value` where a bit is set, else 0.
+static inline X xbits(const uint8_t* p, uint8_t value) {
+  PYL_EACH_BYTE(X, 32, p[i / 8] >> (i % 8) & 1 ? value : 0);
+}
+static inline X xlookup(X a, const uint8_t* table) { PYL_EACH_BYTE(X, 32, table[a.v[i]]); }
 static inline X xand(X a, uint8_t mask) { PYL_EACH_BYTE(X, 32, a.v[i] & mask); }
 static inline X xor_(X a, X b) { PYL_EACH_BYTE(X, 32, a.v[i] | b.v[i]); }
-template <int N>
-static inline X xshr(X a) {
-  PYL_EACH_BYTE(X, 32, a.v[i] >> N);
-}
-template <int N>
-static inline X xshl(X a) {
-  PYL_EACH_BYTE(X, 32, a.v[i] << N);
-}
+static inline X xshr(X a, int n) { PYL_EACH_BYTE(X, 32, a.v[i] >> n); }
+static inline X xshl(X a, int n) { PYL_EACH_BYTE(X, 32, a.v[i] << n); }
 static inline X xbias_signed(X a) { return a; }
 // dst[j][r] = the j-th four bytes of row r, j < 8, r < W.
 static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
