@@ -6,9 +6,9 @@
 // they are the bytes already, and bytes() makes bytes of codes. Packed panels keep codes.
 // K types: w = d * scale[j] * q [- dmin * min[j]], `kSubs` sub-blocks of 256 / kSubs weights.
 //   bytes(b, j): the q of the j-th 32 of the 256 weights, signed with `kSigned`;
-//   scales(b, scale, min): scale[kSubs], and min as int16[16], one for each sum of 16 activations,
-//   in units of dmin where the type has one (`kMin`), else of d: there an offset o of the q is a
-//   minimum of o * scale.
+//   scales(b, scale, min): int8 [kSubs] each; the minimums in units of dmin where the type has one
+//   (`kMin`), else of d: there an offset o of the q is a minimum of o * scale. `kMinFactor` times
+//   min is the number meant, which fits int16.
 #pragma once
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
@@ -103,12 +103,13 @@ struct CodecQ2_K {
   static constexpr DType kType = DType::q2_k;
   static constexpr int kSubs = 16;
   static constexpr bool kMin = true, kSigned = false;
+  static constexpr int kMinFactor = 1;
   static X bytes(const Block& b, int j) { return two_bits(b.q, j); }
   static half_t min_scale(const Block& b) { return b.dmin; }
-  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+  static void scales(const Block& b, int8_t* scale, int8_t* min) {
     for (int j = 0; j < 16; ++j) {
       scale[j] = int8_t(b.scales[j] & 15);
-      min[j] = int16_t(b.scales[j] >> 4);
+      min[j] = int8_t(b.scales[j] >> 4);
     }
   }
 };
@@ -118,26 +119,27 @@ struct CodecQ3_K {
   static constexpr DType kType = DType::q3_k;
   static constexpr int kSubs = 16;
   static constexpr bool kMin = false, kSigned = false;
+  static constexpr int kMinFactor = 4;
   static X bytes(const Block& b, int j) { return xor_(two_bits(b.q, j), bit_to(b.high, j, 2)); }
   static half_t min_scale(const Block&) { return 0; }
-  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+  static void scales(const Block& b, int8_t* scale, int8_t* min) {
     for (int j = 0; j < 16; ++j) {
       const int low = b.scales[j % 8] >> (j / 8 * 4) & 15;
       const int high = b.scales[8 + j % 4] >> (j / 4 * 2) & 3;
-      scale[j] = int8_t((low | high << 4) - 32);
-      min[j] = int16_t(4 * scale[j]);
+      scale[j] = min[j] = int8_t((low | high << 4) - 32);
     }
   }
 };
 
-// Eight 6-bit scales and minimums, as Q4_K and Q5_K pack them.
-static inline void six_bit_scales(const uint8_t* s, int8_t* scale, int16_t* min) {
-  for (int j = 0; j < 8; ++j) {
-    const int sc = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6 << 4);
-    const int m = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6 << 4);
-    scale[j] = int8_t(sc);
-    min[2 * j] = min[2 * j + 1] = int16_t(m);
-  }
+// Eight 6-bit scales and minimums, as Q4_K and Q5_K pack them, four at a time: quant/dequantize.cpp
+// has the layout one by one.
+static inline void six_bit_scales(const uint8_t* packed, int8_t* scale, int8_t* min) {
+  uint32_t s[3];
+  std::memcpy(s, packed, sizeof s);
+  const uint32_t scales[2] = {s[0] & 0x3f3f3f3f, (s[2] & 0x0f0f0f0f) | (s[0] >> 2 & 0x30303030)};
+  const uint32_t mins[2] = {s[1] & 0x3f3f3f3f, (s[2] >> 4 & 0x0f0f0f0f) | (s[1] >> 2 & 0x30303030)};
+  std::memcpy(scale, scales, sizeof scales);
+  std::memcpy(min, mins, sizeof mins);
 }
 
 struct CodecQ4_K {
@@ -145,9 +147,10 @@ struct CodecQ4_K {
   static constexpr DType kType = DType::q4_k;
   static constexpr int kSubs = 8;
   static constexpr bool kMin = true, kSigned = false;
+  static constexpr int kMinFactor = 1;
   static X bytes(const Block& b, int j) { return nibbles(b.q, j); }
   static half_t min_scale(const Block& b) { return b.dmin; }
-  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+  static void scales(const Block& b, int8_t* scale, int8_t* min) {
     six_bit_scales(b.scales, scale, min);
   }
 };
@@ -157,9 +160,10 @@ struct CodecQ5_K {
   static constexpr DType kType = DType::q5_k;
   static constexpr int kSubs = 8;
   static constexpr bool kMin = true, kSigned = false;
+  static constexpr int kMinFactor = 1;
   static X bytes(const Block& b, int j) { return xor_(nibbles(b.q, j), bit_to(b.high, j, 4)); }
   static half_t min_scale(const Block& b) { return b.dmin; }
-  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+  static void scales(const Block& b, int8_t* scale, int8_t* min) {
     six_bit_scales(b.scales, scale, min);
   }
 };
@@ -169,17 +173,16 @@ struct CodecQ6_K {
   static constexpr DType kType = DType::q6_k;
   static constexpr int kSubs = 16;
   static constexpr bool kMin = false, kSigned = false;
+  static constexpr int kMinFactor = 32;
   static X bytes(const Block& b, int j) {
     const int half = j / 4, part = j % 4;  // 128 weights each; 32 of them
     const X low = xand(xshr(xload(b.ql + 64 * half + 32 * (part % 2)), 4 * (part / 2)), 15);
     return xor_(low, xshl(two_bits(b.qh, j), 4));
   }
   static half_t min_scale(const Block&) { return 0; }
-  static void scales(const Block& b, int8_t* scale, int16_t* min) {
-    for (int j = 0; j < 16; ++j) {
-      scale[j] = b.scales[j];
-      min[j] = int16_t(32 * b.scales[j]);
-    }
+  static void scales(const Block& b, int8_t* scale, int8_t* min) {
+    std::memcpy(scale, b.scales, sizeof b.scales);
+    std::memcpy(min, b.scales, sizeof b.scales);
   }
 };
 
@@ -188,13 +191,13 @@ struct CodecIQ4_XS {
   static constexpr DType kType = DType::iq4_xs;
   static constexpr int kSubs = 8;
   static constexpr bool kMin = false, kSigned = true;
+  static constexpr int kMinFactor = kSignedBias;
   static X bytes(const Block& b, int j) { return xlookup(xnibbles(b.q + 16 * j), kIq4Bytes); }
   static half_t min_scale(const Block&) { return 0; }
-  static void scales(const Block& b, int8_t* scale, int16_t* min) {
+  static void scales(const Block& b, int8_t* scale, int8_t* min) {
     for (int j = 0; j < 8; ++j) {
       const int low = b.scales_low[j / 2] >> (j % 2 * 4) & 15, high = b.scales_high >> (2 * j) & 3;
-      scale[j] = int8_t((low | high << 4) - 32);
-      min[2 * j] = min[2 * j + 1] = int16_t(kSignedBias * scale[j]);
+      scale[j] = min[j] = int8_t((low | high << 4) - 32);
     }
   }
 };

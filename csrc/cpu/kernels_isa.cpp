@@ -17,6 +17,8 @@
 #include "cpu/attention.h"
 #include "cpu/matmul_blocks.h"
 #include "cpu/matmul_float.h"
+#include "cpu/matmul_super_rows.h"
+// used by matmul_super
 #include "cpu/matmul_super.h"
 
 #define PYL_STRING(x) #x

@@ -46,7 +46,7 @@ static void write_super_panel(const uint8_t* rows, int64_t n_rows, int64_t k, in
     int16_t* mins = reinterpret_cast<int16_t*>(dst + P::kMins);
     for (int r = 0; r < W; ++r) {
       int8_t scale[C::kSubs] = {};
-      int16_t min[16] = {};
+      int8_t min[C::kSubs] = {};
       d[r] = d[W + r] = 0;
       if (r < n) {
         const Block& block = first[r * n_blocks + b];
@@ -55,7 +55,8 @@ static void write_super_panel(const uint8_t* rows, int64_t n_rows, int64_t k, in
         C::scales(block, scale, min);
       }
       for (int j = 0; j < C::kSubs; ++j) scales[j * W + r] = scale[j];
-      for (int j = 0; j < 16; ++j) mins[(j / 2 * W + r) * 2 + j % 2] = min[j];
+      for (int j = 0; j < 16; ++j)
+        mins[(j / 2 * W + r) * 2 + j % 2] = int16_t(C::kMinFactor * min[j * C::kSubs / 16]);
     }
     for (int j = 0; j < 8; ++j) {
       for (int r = 0; r < W; ++r) {
@@ -136,6 +137,7 @@ struct SuperType {
   }
 
   static void matmul_rows(const MatmulArgs& a) {
+    if (a.n_cols <= kRowColumns) return rows_super<C>(a);
     const int64_t n_blocks = a.k / kSuperBlock;
     const int64_t panel_bytes = SuperPanel<C>::bytes(a.k);
     for (int64_t row = a.row_begin; row < a.row_end; row += kGroup) {

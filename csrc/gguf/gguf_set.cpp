@@ -12,10 +12,10 @@ namespace {
 // "-00002-of-00003.gguf" for part 2 of 3.
 std::string part_ending(uint64_t part, uint64_t count) {
   const auto digits = [](uint64_t n) {
-    const std::string text = std::to_string(n);
-    return std::string(text.size() < 5 ? 5 - text.size() : 0, '0') + text;
+    std::string text = std::to_string(n);
+    return text.size() < 5 ? std::string(5 - text.size(), '0').append(text) : text;
   };
-  return "-" + digits(part) + "-of-" + digits(count) + ".gguf";
+  return std::string("-").append(digits(part)).append("-of-").append(digits(count)).append(".gguf");
 }
 
 uint64_t split_count(const GgufFile& file) { return file.find_uint("split.count").value_or(1); }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "text/seen_words.h"
 #include "text/utf8.h"
 
 namespace pyllamacpp {
@@ -53,7 +54,9 @@ void append_bytes_of(const std::string& token, std::string* out) {
 
 BpeTokenizer::BpeTokenizer(VocabData data)
     : Tokenizer(std::move(data)),
-      pretokenizer_(find_pretokenizer(data_.pre)),
+      pretokenizer_(find_pretokenizer(data_.pre.empty() || data_.pre == "default"
+                                          ? guess_pretokenizer(data_.tokens)
+                                          : data_.pre)),
       ids_(data_.tokens),
       merges_(data_.merges.size()) {
   for (TokenId id = 0; id < size(); ++id) {
@@ -115,12 +118,12 @@ void BpeTokenizer::encode_text(std::string_view text, bool /*begins*/,
   const auto append = [out](const Symbol& symbol) { out->push_back(symbol.id); };
   Merger merger;
   std::string spelled;
-  WordSplitter words(pretokenizer_, text);
-  for (std::string_view word; words.next(&word);) {
+  std::string_view word;
+  const auto make = [&] {
     if (pretokenizer_.ignore_merges) {
       if (const TokenId id = whole_word(word, &spelled); id != TokenMap::kAbsent) {
         out->push_back(id);
-        continue;
+        return;
       }
     }
     merger.clear();
@@ -130,7 +133,10 @@ void BpeTokenizer::encode_text(std::string_view text, bool /*begins*/,
     }
     merger.run(find);
     merger.for_each(append);
-  }
+  };
+  SeenWords seen(text.size());
+  WordSplitter words(pretokenizer_, text);
+  while (words.next(&word)) seen.append(word, make, out);
 }
 
 }  // namespace pyllamacpp

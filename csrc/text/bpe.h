@@ -12,9 +12,10 @@
 
 namespace pyllamacpp {
 
-// Gives the ids of the `tokenizers` package. A byte for which the vocabulary has no token is left
-// out, as there: SmolLM2 lacks 21 (some controls, and bytes that occur in no assigned character).
-// A vocabulary with all 256 loses nothing, valid UTF-8 or not.
+// Gives the ids of the `tokenizers` package for a tokenizer.json without a normalizer: text is
+// taken as it is (Qwen's file asks for NFC, which the GGUF does not state). A byte for which the
+// vocabulary has no token is left out, as there: SmolLM2 lacks 21 (some controls, and bytes that
+// occur in no assigned character). A vocabulary with all 256 loses nothing, valid UTF-8 or not.
 class BpeTokenizer : public Tokenizer {
  public:
   explicit BpeTokenizer(VocabData data);

@@ -40,28 +40,37 @@ struct ClassRange {{
   CharClass kind;
 }};
 
+// clang-format off
 constexpr ClassRange kRanges[] = {{
 """
 
 TAIL = """\
 };
+// clang-format on
 
-constexpr CharClass search(char32_t code) {
-  const ClassRange* range = std::lower_bound(
-      std::begin(kRanges), std::end(kRanges), code,
-      [](const ClassRange& left, char32_t right) { return left.last < right; });
+CharClass search(char32_t code) {
+  const ClassRange* range =
+      std::lower_bound(std::begin(kRanges), std::end(kRanges), code,
+                       [](const ClassRange& left, char32_t right) { return left.last < right; });
   return range != std::end(kRanges) && range->first <= code ? range->kind : CharClass::other;
 }
 
-constexpr std::array<CharClass, 128> kAscii = [] {
-  std::array<CharClass, 128> classes{};
-  for (char32_t code = 0; code < 128; ++code) classes[code] = search(code);
+// Of the first plane, where nearly all text is.
+const std::array<CharClass, 0x10000> kFirstPlane = [] {
+  std::array<CharClass, 0x10000> classes{};
+  for (const ClassRange& range : kRanges) {
+    for (uint32_t code = range.first; code <= range.last && code < classes.size(); ++code) {
+      classes[code] = range.kind;
+    }
+  }
   return classes;
 }();
 
 }  // namespace
 
-CharClass class_of(char32_t code) { return code < 128 ? kAscii[code] : search(code); }
+CharClass class_from_tables(char32_t code) {
+  return code < kFirstPlane.size() ? kFirstPlane[code] : search(code);
+}
 
 }  // namespace pyllamacpp
 """

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -41,8 +42,8 @@ class Merger {
   // answer must depend on nothing but the bytes of both.
   template <class Find>
   void run(const Find& find) {
+    if (symbols_.size() <= kFew) return run_few(find);
     queue_.clear();
-    if (symbols_.size() < 2) return;
     symbols_.back().next = kNone;
     for (uint32_t i = 0; i + 1 < symbols_.size(); ++i) offer(i, i + 1, find, false);
     std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
@@ -76,6 +77,32 @@ class Merger {
 
  private:
   static constexpr uint32_t kNone = ~0u;
+  static constexpr size_t kFew = 32;
+
+  // The same for a word: looking for the best pair each time costs less than a queue.
+  template <class Find>
+  void run_few(const Find& find) {
+    std::array<Merge, kFew> made;  // of each symbol and its right neighbour
+    constexpr Merge kNothing{kNone, -1};
+    const auto look = [&](size_t i) {
+      const Merge* merge = i + 1 < symbols_.size() ? find(symbols_[i], symbols_[i + 1]) : nullptr;
+      made[i] = merge != nullptr ? *merge : kNothing;
+    };
+    for (size_t i = 0; i < symbols_.size(); ++i) look(i);
+    while (symbols_.size() > 1) {
+      size_t best = 0;
+      for (size_t i = 1; i + 1 < symbols_.size(); ++i) {
+        if (made[i].rank < made[best].rank) best = i;
+      }
+      if (made[best].rank == kNone) break;
+      symbols_[best].size += symbols_[best + 1].size;
+      symbols_[best].id = made[best].id;
+      std::copy(made.begin() + best + 2, made.begin() + symbols_.size(), made.begin() + best + 1);
+      symbols_.erase(symbols_.begin() + best + 1);
+      look(best);
+      if (best > 0) look(best - 1);
+    }
+  }
 
   struct Candidate {
     uint64_t order;  // rank, then the index of the left symbol

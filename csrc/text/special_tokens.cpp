@@ -11,7 +11,10 @@ SpecialTokens::SpecialTokens(std::vector<Entry> entries) : entries_(std::move(en
                    [](const Entry& a, const Entry& b) { return a.text < b.text; });
   const auto same = [](const Entry& a, const Entry& b) { return a.text == b.text; };
   entries_.erase(std::unique(entries_.begin(), entries_.end(), same), entries_.end());
-  for (const Entry& entry : entries_) first_bytes_.set(static_cast<unsigned char>(entry.text[0]));
+  for (const Entry& entry : entries_) {
+    first_bytes_.set(static_cast<unsigned char>(entry.text[0]));
+    longest_ = std::max(longest_, entry.text.size());
+  }
 }
 
 SpecialTokens::Match SpecialTokens::find(std::string_view text, size_t from) const {

@@ -32,11 +32,17 @@ class SpecialTokens {
   // The leftmost match at or after `from`, the longest one there.
   Match find(std::string_view text, size_t from) const;
 
+  bool one_begins_with(char c) const { return first_bytes_[static_cast<unsigned char>(c)]; }
+
+  // Bytes of the longest one.
+  size_t longest() const { return longest_; }
+
  private:
   Match match_at(std::string_view text, size_t at) const;
 
   std::vector<Entry> entries_;    // sorted by text: used as a trie by narrowing a range of it
   std::bitset<256> first_bytes_;  // most positions of a text end here
+  size_t longest_ = 0;
 };
 
 }  // namespace pyllamacpp

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "text/seen_words.h"
 #include "text/utf8.h"
 
 namespace pyllamacpp {
@@ -48,7 +49,10 @@ int byte_value(std::string_view token) {
   return std::from_chars(token.data() + 3, end, value, 16).ptr == end ? value : -1;
 }
 
-bool mergeable(TokenType type) { return type == TokenType::normal || type == TokenType::undefined; }
+// Unused tokens are made on the way to others and taken apart in the end, as in sentencepiece.
+bool mergeable(TokenType type) {
+  return type == TokenType::normal || type == TokenType::undefined || type == TokenType::unused;
+}
 
 }  // namespace
 
@@ -72,6 +76,12 @@ SpmTokenizer::SpmTokenizer(VocabData data)
   });
 }
 
+std::string_view SpmTokenizer::as_matched(std::string_view text, std::string* buffer) const {
+  if (text.find(kSpace) == std::string_view::npos) return text;
+  append_unescaped(text, buffer);
+  return *buffer;
+}
+
 void SpmTokenizer::read_byte_tokens() {
   for (TokenId id = 0; id < size(); ++id) {
     if (data_.types[id] != TokenType::byte) continue;
@@ -82,8 +92,8 @@ void SpmTokenizer::read_byte_tokens() {
     }
     if (!byte_tokens_[value]) byte_tokens_[value] = id;
   }
-  const bool all = std::ranges::all_of(byte_tokens_, [](const auto& id) { return id.has_value(); });
-  if (!all && !data_.unknown) {
+  has_all_bytes_ = std::ranges::all_of(byte_tokens_, [](const auto& id) { return id.has_value(); });
+  if (!has_all_bytes_ && !data_.unknown) {
     fail(ErrorKind::format,
          "the vocabulary has neither a token for each byte nor an unknown token, so there is "
          "text that it cannot express");
@@ -135,37 +145,65 @@ bool SpmTokenizer::may_merge(char32_t left, char32_t right) const {
 void SpmTokenizer::encode_text(std::string_view text, bool begins,
                                std::vector<TokenId>* out) const {
   const std::string bytes = escaped(text, begins && data_.add_space_prefix);
+  UnusedParts parts;
   const auto find = [&](const Symbol& left, const Symbol& right) -> const Merge* {
     if (left.size + right.size > longest_) return nullptr;
     const TokenId id = ids_.find({bytes.data() + left.start, left.size + right.size});
-    return id == TokenMap::kAbsent ? nullptr : &merges_[id];
-  };
-  const auto append = [&](const Symbol& symbol) {
-    append_ids({bytes.data() + symbol.start, symbol.size}, symbol.id, out);
+    if (id == TokenMap::kAbsent) return nullptr;
+    if (data_.types[id] == TokenType::unused) parts[id] = {left.size, left.id, right.id};
+    return &merges_[id];
   };
   Merger merger;
+  const auto make = [&](std::string_view word) {
+    const auto start = static_cast<uint32_t>(word.data() - bytes.data());
+    merger.clear();
+    for (uint32_t at = 0; at < word.size();) {
+      const uint32_t size = next_char(word, at).size;
+      merger.add(start + at, size, ids_.find(word.substr(at, size)));
+      at += size;
+    }
+    merger.run(find);
+    merger.for_each([&](const Symbol& symbol) {
+      append_ids({bytes.data() + symbol.start, symbol.size}, symbol.id, parts, out);
+    });
+  };
+  SeenWords seen(bytes.size());
+  // The bytes from `start` to `end`, across whose borders nothing merges.
+  const auto put = [&](size_t start, size_t end) {
+    const std::string_view word(bytes.data() + start, end - start);
+    if (has_all_bytes_) {
+      seen.append(word, [&] { make(word); }, out);
+    } else {
+      make(word);  // whether an unknown token is put out depends on the word before
+    }
+  };
   char32_t before = 0;
+  size_t start = 0;
   for (size_t at = 0; at < bytes.size();) {
     const Utf8Char read = next_char(bytes, at);
-    if (at > 0 && !may_merge(before, read.code)) {
-      merger.run(find);
-      merger.for_each(append);
-      merger.clear();
+    if (at > start && !may_merge(before, read.code)) {
+      put(start, at);
+      start = at;
     }
-    const TokenId id = ids_.find({bytes.data() + at, read.size});
-    merger.add(static_cast<uint32_t>(at), read.size, id);
     before = read.code;
     at += read.size;
   }
-  merger.run(find);
-  merger.for_each(append);
+  if (start < bytes.size()) put(start, bytes.size());
 }
 
 // A character without a token is spelled in bytes; where a byte has no token either, a run of such
 // characters is one unknown token, as in sentencepiece.
-void SpmTokenizer::append_ids(std::string_view bytes, TokenId id, std::vector<TokenId>* out) const {
+void SpmTokenizer::append_ids(std::string_view bytes, TokenId id, const UnusedParts& parts,
+                              std::vector<TokenId>* out) const {
   if (id != TokenMap::kAbsent) {
-    out->push_back(id);
+    const auto found = parts.find(id);
+    if (found == parts.end()) {
+      out->push_back(id);
+    } else {
+      const Parts& part = found->second;  // each is shorter than `bytes`
+      append_ids(bytes.substr(0, part.left_size), part.left, parts, out);
+      append_ids(bytes.substr(part.left_size), part.right, parts, out);
+    }
     return;
   }
   const auto token_of = [this](char c) { return byte_tokens_[static_cast<unsigned char>(c)]; };

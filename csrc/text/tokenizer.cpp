@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "text/bpe.h"
 #include "text/spm.h"
+#include "text/unicode_tables.h"
 #include "text/utf8.h"
 
 namespace pyllamacpp {
@@ -14,10 +15,36 @@ namespace {
 
 // Tokens that end a turn or a text in published vocabularies; a file names only one or two of
 // those it has (SmolLM2 states <|im_end|> and not <|endoftext|>, Llama 3 not <|eom_id|>).
+// Such a token counts when it is a control token or a user defined it: fine-tuned files have their
+// <|im_end|> as the latter. As a normal token it is text.
 constexpr std::string_view kEndNames[] = {
-    "</s>",          "<|eot_id|>", "<|eom_id|>",    "<|end_of_text|>", "<|im_end|>",
-    "<|endoftext|>", "<|end|>",    "<end_of_turn>", "<|end_of_turn|>", "<EOT>",
+    "</s>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<EOT>",
+    "<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
 };
+
+// Phi-3's tokenizer.json says of its special tokens that they take the white space after them
+// (`rstrip`), which the GGUF does not state. No other vocabulary has all of the first ones.
+constexpr std::string_view kPhi3Tokens[] = {"<|placeholder1|>", "<|system|>", "<|end|>",
+                                            "<|user|>"};
+constexpr std::string_view kPhi3NotStripping[] = {"<unk>", "<s>", "<|endoftext|>"};
+
+size_t spaces_end(std::string_view text, size_t at) {
+  while (at < text.size()) {
+    const Utf8Char read = next_char(text, at);
+    if (class_of(read.code) != CharClass::space) break;
+    at += read.size;
+  }
+  return at;
+}
 
 void check_size(const char* what, size_t found, size_t tokens) {
   if (found == tokens) return;
@@ -64,10 +91,22 @@ void Tokenizer::find_special_tokens() {
   for (TokenId id = 0; id < size(); ++id) {
     const bool defined = data_.types[id] == TokenType::user_defined;
     if (!defined && !hidden(id)) continue;
-    SpecialTokens::Entry entry{std::string(piece(id, true)), id};
-    if (std::ranges::find(kEndNames, entry.text) != std::end(kEndNames)) end_tokens_.push_back(id);
+    std::string buffer;
+    SpecialTokens::Entry entry{std::string(as_matched(piece(id, true), &buffer)), id};
+    if (std::ranges::find(kEndNames, data_.tokens[id]) != std::end(kEndNames))
+      end_tokens_.push_back(id);
     if (defined) user_defined.push_back(entry);
     all.push_back(std::move(entry));
+  }
+  const auto has = [&](std::string_view name) {
+    return std::ranges::any_of(all, [&](const auto& entry) { return entry.text == name; });
+  };
+  if (data_.model == "llama" && std::ranges::all_of(kPhi3Tokens, has)) {
+    strips_.resize(data_.tokens.size());
+    for (const SpecialTokens::Entry& entry : all) {
+      strips_[entry.id] = hidden(entry.id) && std::ranges::find(kPhi3NotStripping, entry.text) ==
+                                                  std::end(kPhi3NotStripping);
+    }
   }
   user_defined_ = SpecialTokens(std::move(user_defined));
   all_special_ = SpecialTokens(std::move(all));
@@ -84,6 +123,8 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special,
     fail(ErrorKind::invalid_argument, "the text has ", text.size(), " bytes, the most is ",
          kMostBytes);
   }
+  std::string buffer;
+  text = as_matched(text, &buffer);
   std::vector<TokenId> out;
   if (add_special && data_.add_bos && data_.bos) out.push_back(*data_.bos);
   const SpecialTokens& tokens = parse_special ? all_special_ : user_defined_;
@@ -91,6 +132,18 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special,
   for (size_t at = 0; at < text.size();) {
     const SpecialTokens::Match match = tokens.find(text, at);
     const bool control = match.size != 0 && hidden(match.id);
+    if (begins && has_space_prefix() && tokens.one_begins_with(' ') &&
+        !(control && match.at == at)) {
+      // The prefix can be part of a user-defined token.
+      const std::string head = ' ' + std::string(text.substr(at, tokens.longest()));
+      const SpecialTokens::Match first = tokens.find(head, 0);
+      if (first.size != 0 && first.at == 0 && !hidden(first.id)) {
+        out.push_back(first.id);
+        at += first.size - 1;
+        begins = false;
+        continue;
+      }
+    }
     if (match.at > at || (begins && !control)) {
       encode_text(text.substr(at, match.at - at), begins, &out);
       begins = false;
@@ -98,6 +151,7 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special,
     if (match.size != 0) out.push_back(match.id);
     if (control) begins = true;
     at = match.at + match.size;
+    if (match.size != 0 && !strips_.empty() && strips_[match.id]) at = spaces_end(text, at);
   }
   if (add_special && data_.add_eos && data_.eos) out.push_back(*data_.eos);
   return out;

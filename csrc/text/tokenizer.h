@@ -27,7 +27,7 @@ enum class TokenType : int32_t {
 // The vocabulary as a file states it.
 struct VocabData {
   std::string model;                // tokenizer.ggml.model: "llama" (SentencePiece-style) or "gpt2"
-  std::string pre;                  // tokenizer.ggml.pre; only for "gpt2"
+  std::string pre;                  // tokenizer.ggml.pre, guessed if empty; only for "gpt2"
   std::vector<std::string> tokens;  // bytes of each token as stored (byte-level text for "gpt2")
   std::vector<float> scores;        // one per token; only for "llama"
   std::vector<TokenType> types;     // one per token
@@ -98,8 +98,13 @@ class Tokenizer {
   // or follows a control token; then it can be empty, before a user-defined token.
   virtual void encode_text(std::string_view text, bool begins, std::vector<TokenId>* out) const = 0;
 
-  // Whether decode() takes one space off the front.
+  // Whether a space is put before the text that begins, and decode() takes it off again.
   virtual bool has_space_prefix() const = 0;
+
+  // `text` as special tokens are looked for in it, in `buffer` if it has to change.
+  virtual std::string_view as_matched(std::string_view text, std::string* /*buffer*/) const {
+    return text;
+  }
 
   void find_special_tokens();
 
@@ -108,6 +113,7 @@ class Tokenizer {
   SpecialTokens user_defined_;
   SpecialTokens all_special_;        // and control and unknown tokens
   std::vector<TokenId> end_tokens_;  // sorted
+  std::vector<bool> strips_;         // takes the white space after it; empty if no token does
 };
 
 }  // namespace pyllamacpp

@@ -19,6 +19,7 @@ struct ClassRange {
   CharClass kind;
 };
 
+// clang-format off
 constexpr ClassRange kRanges[] = {
     {0x9, 0xD, S}, {0x20, 0x20, S}, {0x30, 0x39, N}, {0x41, 0x5A, L}, {0x61, 0x7A, L},
     {0x85, 0x85, S}, {0xA0, 0xA0, S}, {0xAA, 0xAA, L}, {0xB2, 0xB3, N}, {0xB5, 0xB5, L},
@@ -220,22 +221,30 @@ constexpr ClassRange kRanges[] = {
     {0x2B820, 0x2CEA1, L}, {0x2CEB0, 0x2EBE0, L}, {0x2EBF0, 0x2EE5D, L}, {0x2F800, 0x2FA1D, L},
     {0x30000, 0x3134A, L}, {0x31350, 0x323AF, L},
 };
+// clang-format on
 
-constexpr CharClass search(char32_t code) {
-  const ClassRange* range = std::lower_bound(
-      std::begin(kRanges), std::end(kRanges), code,
-      [](const ClassRange& left, char32_t right) { return left.last < right; });
+CharClass search(char32_t code) {
+  const ClassRange* range =
+      std::lower_bound(std::begin(kRanges), std::end(kRanges), code,
+                       [](const ClassRange& left, char32_t right) { return left.last < right; });
   return range != std::end(kRanges) && range->first <= code ? range->kind : CharClass::other;
 }
 
-constexpr std::array<CharClass, 128> kAscii = [] {
-  std::array<CharClass, 128> classes{};
-  for (char32_t code = 0; code < 128; ++code) classes[code] = search(code);
+// Of the first plane, where nearly all text is.
+const std::array<CharClass, 0x10000> kFirstPlane = [] {
+  std::array<CharClass, 0x10000> classes{};
+  for (const ClassRange& range : kRanges) {
+    for (uint32_t code = range.first; code <= range.last && code < classes.size(); ++code) {
+      classes[code] = range.kind;
+    }
+  }
   return classes;
 }();
 
 }  // namespace
 
-CharClass class_of(char32_t code) { return code < 128 ? kAscii[code] : search(code); }
+CharClass class_from_tables(char32_t code) {
+  return code < kFirstPlane.size() ? kFirstPlane[code] : search(code);
+}
 
 }  // namespace pyllamacpp

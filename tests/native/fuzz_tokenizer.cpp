@@ -22,13 +22,21 @@ void add(VocabData* data, std::string token, TokenType type, float score = 0) {
   data->scores.push_back(score);
 }
 
-std::unique_ptr<Tokenizer> small_spm() {
+std::unique_ptr<Tokenizer> small_spm(bool phi3) {
   VocabData data;
   data.model = "llama";
   add(&data, "<unk>", TokenType::unknown);
   add(&data, "<s>", TokenType::control);
   add(&data, "</s>", TokenType::control);
   add(&data, "<u>", TokenType::user_defined);
+  if (phi3) {
+    for (const char* name : {"<|placeholder1|>", "<|system|>", "<|end|>", "<|user|>"}) {
+      add(&data, name, TokenType::control);
+    }
+    add(&data, "\u2581\u2581", TokenType::user_defined);
+    add(&data, "aaa", TokenType::unused);
+    data.add_space_prefix = false;
+  }
   for (const char high : std::string_view("0123456789ABCDEF")) {
     for (const char low : std::string_view("0123456789ABCDEF")) {
       add(&data, std::string("<0x") + high + low + ">", TokenType::byte);
@@ -92,7 +100,7 @@ void try_vocabulary(std::string_view input) {
   input.remove_prefix(1);
   VocabData data;
   data.model = flags & 1 ? "llama" : "gpt2";
-  data.pre = flags & 2 ? "llama-bpe" : "smollm";
+  data.pre = flags & 2 ? "deepseek-llm" : "smollm";
   data.add_space_prefix = flags & 4;
   if (flags & 8) data.unknown = 0;
   for (int i = 0; i < (flags >> 4) + 1; ++i) {
@@ -107,13 +115,16 @@ void try_vocabulary(std::string_view input) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const auto spm = small_spm();
+  static const auto spm = small_spm(false);
+  static const auto phi3 = small_spm(true);
   static const auto gpt2 = small_bpe("gpt-2");
   static const auto smollm = small_bpe("smollm");
   static const auto llama3 = small_bpe("llama-bpe");
+  static const auto qwen2 = small_bpe("qwen2");
+  static const auto deepseek = small_bpe("deepseek-llm");
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 5) {
+  switch (data[0] % 8) {
     case 0:
       // U+2581 is how this vocabulary spells a space: the one text that does not come back.
       check_ids(*spm, text, text.find("\u2581") == std::string_view::npos);
@@ -126,6 +137,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 3:
       check_ids(*llama3, text, true);
+      break;
+    case 4:
+      check_ids(*qwen2, text, true);
+      break;
+    case 5:
+      check_ids(*deepseek, text, true);
+      break;
+    case 6:
+      check_ids(*phi3, text, text.find("\u2581") == std::string_view::npos);
       break;
     default:
       try {

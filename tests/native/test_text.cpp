@@ -72,13 +72,29 @@ void test_words() {
   CHECK(words("gpt-2", "") == "");
   CHECK(words("gpt-2", "I'll go  home 42x!? \n\n y ") == "I|'ll| go| | home| 42|x|!?| \n\n| y| ");
   CHECK(words("gpt-2", "'LL 's's") == "'|LL| '|s|'s");
-  CHECK(words("", "ab12") == "ab|12");
   CHECK(words("smollm", "ab 12  3") == "ab| |1|2|  |3");
   CHECK(words("smollm", "\u0663x") == "\u0663|x");
   CHECK(words("llama-bpe", "'LL12345\n\n  a") == "'LL|123|45|\n\n| | a");
   CHECK(words("llama-bpe", "(a) !!\r\n\t\n  x") == "(a|)| !!\r\n|\t\n| | x");
   CHECK(words("llama-bpe", "'\u017F'") == "'\u017F|'");
+  CHECK(words("qwen2", "'Ll123 12\n\n  a") == "'Ll|1|2|3| |1|2|\n\n| | a");
+  CHECK(words("deepseek-r1-qwen", "(a) !!\r\n\tx1") == "(a|)| !!\r\n|\tx|1");
+  CHECK(words("deepseek-llm", "Hi  the!? 12\n\n x ") == "Hi| | the|!?| |1|2|\n|\n| x| ");
+  CHECK(words("deepseek-llm", "Stra\u00DFe \u5929\u5730 9\u5730  ") ==
+        "Stra|\u00DF|e| |\u5929\u5730| |9|\u5730|  ");
+  CHECK(words("deepseek-llm", "!\u3000a\u3000\u00E9") == "!|\u3000|a|\u3000|\u00E9");
   CHECK(words("gpt-2", "a\xFF\xE5!b") == "a|\xFF\xE5!|b");
+}
+
+void test_ascii_classes() {
+  for (char32_t code = 0; code < 128; ++code) CHECK(class_of(code) == class_from_tables(code));
+}
+
+void test_guess() {
+  std::vector<std::string> tokens(102400, "x");
+  CHECK(guess_pretokenizer(tokens) == "gpt-2");
+  tokens[100] = "<\uFF5Cbegin\u2581of\u2581sentence\uFF5C>";
+  CHECK(guess_pretokenizer(tokens) == "deepseek-llm");
 }
 
 void test_special_tokens() {
@@ -154,7 +170,9 @@ void test_tokenizer() {
 int main() {
   test_utf8();
   test_classes();
+  test_ascii_classes();
   test_words();
+  test_guess();
   test_special_tokens();
   test_maps();
   test_tokenizer();

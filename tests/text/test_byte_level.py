@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -12,38 +10,10 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import pre_tokenizers
+from text_cases import ALPHABET, CASES, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, random_texts, usable
+from tokenizers import AddedToken, pre_tokenizers
 
 from pyllamacpp._core import Tokenizer
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = range(1, 5)
-
-# Assigned since Unicode 15. Our tables are of Unicode 16, those of the tokenizers package of the
-# version that its release happened to be built with: for these code points, and for those that no
-# version known here assigns, either may see a letter or a digit where the other sees none.
-NEWER = """
-897 1B4E-1B4F 1B7F 1C89-1C8A 2427-2429 2FFC-2FFF 31E4-31E5 31EF A7CB-A7CD A7DA-A7DC 105C0-105F3
-10D40-10D65 10D69-10D85 10D8E-10D8F 10EC2-10EC4 10EFC 11380-11389 1138B 1138E 11390-113B5
-113B7-113C0 113C2 113C5 113C7-113CA 113CC-113D5 113D7-113D8 113E1-113E2 116D0-116E3 11BC0-11BE1
-11BF0-11BF9 11F5A 13460-143FA 16100-16139 16D40-16D79 18CFF 1CC00-1CCF9 1CD00-1CEB3 1E5D0-1E5FA
-1E5FF 1F8B2-1F8BB 1F8C0-1F8C1 1FA89 1FA8F 1FABE 1FAC6 1FADC 1FADF 1FAE9 1FBCB-1FBEF 2EBF0-2EE5D
-"""
-
-
-def newer_code_points() -> set[int]:
-    codes: set[int] = set()
-    for entry in NEWER.split():
-        first, _, last = entry.partition("-")
-        codes.update(range(int(first, 16), int(last or first, 16) + 1))
-    return codes
-
-
-LEFT_OUT = newer_code_points()
-
-
-def usable(c: str) -> bool:
-    return unicodedata.category(c) not in ("Cn", "Cs") and ord(c) not in LEFT_OUT
-
 
 CHARACTERS = st.characters(exclude_categories=("Cn", "Cs")).filter(usable)
 FRAGMENTS = st.sampled_from(
@@ -56,22 +26,6 @@ TEXT = st.one_of(
     st.lists(st.one_of(FRAGMENTS, CHARACTERS)).map("".join),
     st.text(CHARACTERS),
 )
-
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def byte_alphabet() -> list[str]:
-    """The character that GPT-2 writes for each byte."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = iter(range(0x100, 0x200))
-    return [chr(b) if b in visible else chr(next(hidden)) for b in range(256)]
-
-
-ALPHABET = byte_alphabet()
 
 
 def same(ours: Tokenizer, theirs: tokenizers.Tokenizer, text: str) -> None:
@@ -107,6 +61,15 @@ def test_random_text(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
         same(ours, theirs, text)
 
     compare()
+
+
+def test_mixed_text(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
+    names = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    theirs = tokenizers.Tokenizer.from_str(theirs.to_str())
+    theirs.add_special_tokens([AddedToken(name, normalized=False) for name in names])
+    for text in random_texts(7, CASES, names):
+        expected = theirs.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text.encode(), False, True) == expected, ascii(text)
 
 
 def test_every_plane(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
@@ -171,52 +134,58 @@ def test_the_longest_special_token_wins() -> None:
     assert tokenizer.ends_generation(261)
 
 
-def splitter(pattern: str, digits: bool) -> Callable[[str], list[str]]:
-    steps = [pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")]
-    if digits:
-        steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    sequence = pre_tokenizers.Sequence(steps)
-    return lambda text: [word for word, _ in sequence.pre_tokenize_str(text)]
-
-
-@pytest.mark.parametrize(
-    ("name", "pattern", "digits"),
-    [("gpt-2", GPT2, False), ("smollm", GPT2, True), ("llama-bpe", LLAMA3, False)],
-)
-def test_words(name: str, pattern: str, digits: bool) -> None:
-    """The scanners against their patterns, run by the regular expressions of tokenizers.
-
-    In this vocabulary any two letters of a small alphabet merge, so that a word that ends elsewhere
-    gives other tokens.
-    """
-    split = splitter(pattern, digits)
-    letters = ["a", "S", "s", "'", " ", "\n", "1", "!", "l"]
-    spell = {c: ALPHABET[ord(c)] for c in letters}
-    pairs = [(x, y) for x in letters for y in letters]
-    tokens = ALPHABET + [spell[x] + spell[y] for x, y in pairs]
-    tokenizer = Tokenizer(
-        model="gpt2",
-        tokens=[t.encode() for t in tokens],
-        types=[NORMAL] * len(tokens),
-        merges=[f"{spell[x]} {spell[y]}".encode() for x, y in pairs],
-        pre=name,
-    )
-    reference = tokenizers.Tokenizer(
-        tokenizers.models.BPE(
-            vocab={t: i for i, t in enumerate(tokens)},
-            merges=[(spell[x], spell[y]) for x, y in pairs],
+def test_an_absent_pretokenizer_is_told_by_the_vocabulary() -> None:
+    def numbers(size: int, name: str, pre: str) -> list[int]:
+        spelled = [*ALPHABET, "12", "123", "1234"]
+        tokens = [*spelled, name, *(f"[PAD{i}]" for i in range(size - len(spelled) - 1))]
+        tokenizer = Tokenizer(
+            model="gpt2",
+            tokens=[token.encode() for token in tokens],
+            types=[NORMAL] * len(spelled) + [CONTROL] * (size - len(spelled)),
+            merges=[b"1 2", b"12 3", b"123 4"],
+            pre=pre,
         )
-    )
+        return tokenizer.encode(b"1234", False, False)
 
-    @settings(max_examples=1500, deadline=None)
-    @given(
-        st.text(st.sampled_from([*letters, "\r", "\t", "é", "\u017f", "٣", "天", "\u3000", "👍"]))
-    )
-    def compare(text: str) -> None:
-        expected = []
-        for word in split(text):
-            spelled = "".join(ALPHABET[b] for b in word.encode())
-            expected += reference.encode(spelled, add_special_tokens=False).ids
-        assert tokenizer.encode(text.encode(), False, False) == expected
+    digits = [ALPHABET.index(c) for c in "1234"]
+    for pre in ("", "default"):
+        assert numbers(128256, "<|begin_of_text|>", pre) == [257, digits[3]]
+        assert numbers(151936, "<|im_start|>", pre) == digits
+        assert numbers(102400, "<\uff5cbegin▁of▁sentence\uff5c>", pre) == digits
+        assert numbers(102400, "<|begin_of_text|>", pre) == [258]
+        assert numbers(300, "<|im_start|>", pre) == [258]
+    assert numbers(151936, "<|im_start|>", "gpt-2") == [258]
 
-    compare()
+
+END_NAMES = [
+    "</s>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<|end|>",
+    "<end_of_turn>", "<|end_of_turn|>", "<EOT>", "<\uff5cend▁of▁sentence\uff5c>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", END_NAMES)
+def test_tokens_that_end_a_generation(name: str) -> None:
+    def ends(kind: int) -> bool:
+        tokens = [*ALPHABET, name, "<|other|>"]
+        tokenizer = small(
+            tokens=[t.encode() for t in tokens], types=[NORMAL] * 256 + [kind, kind], merges=[]
+        )
+        assert not tokenizer.ends_generation(257)
+        return tokenizer.ends_generation(256)
+
+    assert ends(CONTROL)
+    assert ends(USER_DEFINED)
+    assert not ends(NORMAL)
+    spm = Tokenizer(
+        model="llama",
+        tokens=[b"<unk>", name.encode(), b"x"],
+        scores=[0.0] * 3,
+        types=[UNKNOWN, CONTROL, NORMAL],
+        unknown=0,
+    )
+    assert [spm.ends_generation(i) for i in range(-1, 4)] == [False, False, True, False, False]
+
+
+def test_the_stated_end_ends_whatever_its_name() -> None:
+    assert small(eos=5).ends_generation(5)
+    assert not small(eos=5).ends_generation(6)

@@ -208,6 +208,59 @@ def test_user_defined_tokens_are_matched_always() -> None:
     compare()
 
 
+def phi3(**changes: object) -> Tokenizer:
+    """The special tokens of Phi-3, all but the first of which take the white space after them."""
+    words = [b"<unk>", b"<s>", b"</s>", b"\xe2\x96\x81", b"ab"]
+    names = [b"<|endoftext|>", b"<|assistant|>", b"<|placeholder1|>", b"<|system|>", b"<|end|>"]
+    special = [*names, b"<|user|>"]
+    arguments = {
+        "model": "llama",
+        "tokens": words + special + [b"<0x%02X>" % i for i in range(256)],
+        "scores": [0.0] * (len(words) + len(special) + 256),
+        "types": [UNKNOWN, CONTROL, CONTROL, NORMAL, NORMAL]
+        + [CONTROL] * len(special)
+        + [BYTE] * 256,
+        "bos": 1,
+        "eos": 2,
+        "unknown": 0,
+    }
+    return Tokenizer(**(arguments | changes))
+
+
+def test_white_space_after_the_special_tokens_of_phi3() -> None:
+    tokenizer = phi3(add_space_prefix=False)
+    b, newline = (11 + c for c in b"b\n")
+    text = "<|user|>\n ab<|end|> \u3000\r\n<|assistant|>\n".encode()
+    assert tokenizer.encode(text, False, True) == [10, 4, 9, 6]
+    for kept in (b"<s>", b"<|endoftext|>"):
+        assert tokenizer.encode(kept + b"\nb", False, True)[1:] == [newline, b]
+    assert tokenizer.encode(b"</s>\nb", False, True) == [2, b]
+    assert newline in tokenizer.encode(text, False, False)
+    # The prefix is put before what is left.
+    assert phi3().encode(b"<|user|>\nb", False, True) == [10, 3, b]
+    # The names alone do not make a vocabulary Phi-3's.
+    others = [b"<|x|>" if i == 7 else phi3().piece(i, True) for i in range(11)]
+    others += [b"<0x%02X>" % i for i in range(256)]
+    others[3] = b"\xe2\x96\x81"
+    assert newline in phi3(tokens=others).encode(b"<|user|>\nb", False, True)
+
+
+def test_the_prefix_can_be_part_of_a_user_defined_token() -> None:
+    tokens = [b"<unk>", b"<s>", b"\xe2\x96\x81", b"\xe2\x96\x81\xe2\x96\x81", b"a"]
+    tokenizer = Tokenizer(
+        model="llama",
+        tokens=tokens,
+        scores=[0.0] * 5,
+        types=[UNKNOWN, CONTROL, NORMAL, USER_DEFINED, NORMAL],
+        unknown=0,
+    )
+    assert tokenizer.encode(b" a", False, False) == [3, 4]
+    assert tokenizer.encode(b"  a", False, False) == [3, 2, 4]
+    assert tokenizer.encode("\u2581a \u2581a".encode(), False, False) == [3, 4, 3, 4]
+    assert tokenizer.encode(b"<s> a<s>a", False, True) == [1, 3, 4, 1, 2, 4]
+    assert tokenizer.decode([3, 4], False) == b" a"
+
+
 def test_equal_scores_merge_from_the_left() -> None:
     tokens = [b"<unk>", b"a", b"aa", b"ab", b"b"]
     tokenizer = Tokenizer(

@@ -24,6 +24,7 @@ using F = __m512;
 using I = __m512i;
 using B = __m512i;
 using X = __m256i;
+using Y = __m256i;
 
 static inline __mmask16 lane_mask(int n) { return __mmask16((1u << n) - 1); }
 
@@ -152,6 +153,33 @@ static inline X xor_(X a, X b) { return _mm256_or_si256(a, b); }
 static inline X xshr(X a, int n) { return xand(_mm256_srli_epi16(a, n), uint8_t(0xff >> n)); }
 static inline X xshl(X a, int n) { return xand(_mm256_slli_epi16(a, n), uint8_t(0xff << n)); }
 static inline X xbias_signed(X a) { return _mm256_xor_si256(a, _mm256_set1_epi8(int8_t(0x80))); }
+// 16 int16 of 16 int8, or of 8 with each taken twice.
+static inline X xwiden(const int8_t* p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline X xwiden_twice(const int8_t* p) {
+  const __m128i b = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(b, b));
+}
+static inline Y yzero() { return _mm256_setzero_si256(); }
+// Numbers 2 j and 2 j + 1 of 16 int16, each eight times.
+static inline X xpick(X s, int j) {
+  const __m128i low = _mm_set1_epi16(int16_t(2 * j)), high = _mm_set1_epi16(int16_t(2 * j + 1));
+  return _mm256_permutexvar_epi16(_mm256_set_m128i(high, low), s);
+}
+// acc + the sum of two int16 products per lane.
+static inline Y ypairs(Y acc, X a, X b) { return _mm256_dpwssd_epi32(acc, a, b); }
+// acc + the sum of four products per lane, each pair times its int16 of s; w unsigned (at most
+// 127), or signed and not biased.
+static inline Y yscaled(Y acc, X w, X a, X s) { return ypairs(acc, _mm256_maddubs_epi16(w, a), s); }
+static inline Y yscaled_signed(Y acc, X w, X a, X s) {
+  return yscaled(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w), s);
+}
+static inline int32_t ysum(Y a) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
 // dst[j][r] = the j-th four bytes of row r: the transpose of 16 x 8 words. Rows r and r + 8 share
 // a register, so that one 8 x 8 transpose within 256-bit halves serves both.
 static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {

@@ -33,6 +33,9 @@ struct B {
 struct X {  // 32 bytes, for unpacking
   uint8_t v[32];
 };
+struct Y {  // eight int32: four bytes of X each
+  int32_t v[8];
+};
 // NOLINTEND(cppcoreguidelines-pro-type-member-init)
 
 #define PYL_EACH(type, expr)                 \
@@ -170,6 +173,52 @@ static inline X xor_(X a, X b) { PYL_EACH_BYTE(X, 32, a.v[i] | b.v[i]); }
 static inline X xshr(X a, int n) { PYL_EACH_BYTE(X, 32, a.v[i] >> n); }
 static inline X xshl(X a, int n) { PYL_EACH_BYTE(X, 32, a.v[i] << n); }
 static inline X xbias_signed(X a) { return a; }
+
+#define PYL_EACH16(expr)                               \
+  int16_t out[16];                                     \
+  for (int i = 0; i < 16; ++i) out[i] = int16_t(expr); \
+  X r;                                                 \
+  std::memcpy(r.v, out, sizeof out);                   \
+  return r
+// 16 int16 of 16 int8, or of 8 with each taken twice.
+static inline X xwiden(const int8_t* p) { PYL_EACH16(p[i]); }
+static inline X xwiden_twice(const int8_t* p) { PYL_EACH16(p[i / 2]); }
+// Numbers 2 j and 2 j + 1 of 16 int16, each eight times.
+static inline X xpick(X s, int j) {
+  int16_t in[16];
+  std::memcpy(in, s.v, sizeof in);
+  PYL_EACH16(in[2 * j + i / 8]);
+}
+#undef PYL_EACH16
+static inline Y yzero() { return {{0, 0, 0, 0, 0, 0, 0, 0}}; }
+// acc + the sum of two int16 products per lane.
+static inline Y ypairs(Y acc, X a, X b) {
+  int16_t x[16], y[16];
+  std::memcpy(x, a.v, sizeof x);
+  std::memcpy(y, b.v, sizeof y);
+  for (int i = 0; i < 16; ++i) acc.v[i / 2] += int(x[i]) * int(y[i]);
+  return acc;
+}
+// acc + the sum of four products per lane, each pair times its int16 of s; w unsigned (at most
+// 127), or signed and not biased.
+static inline Y yscaled(Y acc, X w, X a, X s) {
+  int16_t scale[16];
+  std::memcpy(scale, s.v, sizeof scale);
+  for (int i = 0; i < 32; ++i) acc.v[i / 4] += int(w.v[i]) * int(int8_t(a.v[i])) * scale[i / 2];
+  return acc;
+}
+static inline Y yscaled_signed(Y acc, X w, X a, X s) {
+  int16_t scale[16];
+  std::memcpy(scale, s.v, sizeof scale);
+  for (int i = 0; i < 32; ++i)
+    acc.v[i / 4] += int(int8_t(w.v[i])) * int(int8_t(a.v[i])) * scale[i / 2];
+  return acc;
+}
+static inline int32_t ysum(Y a) {
+  int32_t total = 0;
+  for (int32_t v : a.v) total += v;
+  return total;
+}
 // dst[j][r] = the j-th four bytes of row r, j < 8, r < W.
 static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
   for (int j = 0; j < 8; ++j)
