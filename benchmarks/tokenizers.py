@@ -35,7 +35,7 @@ Encode = Callable[[str], list[int]]
 @dataclass
 class Row:
     vocabulary: str
-    library: str
+    reference: str
     ours: Encode
     theirs: Encode
 
@@ -98,7 +98,7 @@ def main() -> None:
             own, peer = (size / statistics.median(turn[i] for turn in turns) for i in (0, 1))
             ratios = [theirs / ours for ours, theirs in turns]
             print(
-                f"| {name} | {row.vocabulary} | {row.library} | {own:.1f} | {peer:.1f} "
+                f"| {name} | {row.vocabulary} | {row.reference} | {own:.1f} | {peer:.1f} "
                 f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
                 f"| {equal} |",
                 flush=True,
