@@ -1,0 +1,120 @@
+"""`pyllamacpp-chat`: the same engine without Python, in pipes and in a pseudo-terminal."""
+
+import signal
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from pyllamacpp import Llama, __version__
+
+PROGRAM = str(Path(sysconfig.get_path("scripts")) / "pyllamacpp-chat")
+FRANCE = "Name the capital city of France."
+ITALY = "Name the capital city of Italy."
+LONG = "Write a very long story about the sea."
+
+
+def run(*args: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [PROGRAM, *args], input=stdin, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_completion_is_the_one_of_python(default_model: Path, llm: Llama) -> None:
+    prompt = "The capital of France is"
+    done = run("-m", str(default_model), "-p", prompt, "-n", "24", "--temp", "0")
+    assert done.returncode == 0, done.stderr
+    expected = llm(prompt, max_tokens=24, temperature=0)["choices"][0]["text"]
+    assert done.stdout == expected + "\n"
+    assert done.stderr == ""
+
+
+def test_a_seed_gives_the_same_text(default_model: Path) -> None:
+    texts = [
+        run("-m", str(default_model), "-p", "Once", "-n", "20", "--seed", seed, "-t", threads)
+        for seed, threads in (("5", "1"), ("5", "2"), ("6", "2"))
+    ]
+    assert texts[0].stdout == texts[1].stdout != texts[2].stdout
+
+
+def test_a_conversation_in_a_pipe(default_model: Path, llm: Llama) -> None:
+    done = run("-m", str(default_model), "--temp", "0", stdin=f"{FRANCE}\n\n{ITALY}\n")
+    assert done.returncode == 0, done.stderr
+    messages = []
+    for question in (FRANCE, ITALY):
+        messages.append({"role": "user", "content": question})
+        answer = llm.create_chat_completion(messages, temperature=0)["choices"][0]["message"]
+        messages.append(answer)
+    assert done.stdout == "".join(m["content"] + "\n" for m in messages[1::2])
+
+
+def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(default_model: Path) -> None:
+    chat = pexpect.spawn(
+        PROGRAM, ["-m", str(default_model), "--temp", "0"], encoding="utf-8", timeout=120
+    )
+    chat.expect("> ")
+    chat.sendline(LONG)
+    chat.expect("sea")  # the echo
+    chat.expect("sea")  # the answer has begun
+    chat.sendintr()
+    chat.expect("> ")
+    chat.sendline(FRANCE)
+    chat.expect("Paris")
+    chat.expect("> ")
+    chat.sendeof()
+    chat.expect(pexpect.EOF)
+    chat.wait()
+    assert chat.exitstatus == 0
+
+
+def test_an_interrupted_completion_says_so(default_model: Path) -> None:
+    command = [PROGRAM, "-m", str(default_model), "-p", "Once upon a time", "--temp", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+    assert process.returncode == 130
+
+
+def test_a_full_context_is_announced(default_model: Path) -> None:
+    done = run("-m", str(default_model), "-p", "Once upon a time", "-c", "16", "--temp", "0")
+    assert done.returncode == 0
+    assert "the context is full" in done.stderr
+    done = run("-m", str(default_model), "-c", "40", stdin=FRANCE * 10 + "\n")
+    assert done.returncode == 1
+    assert "no room for this message" in done.stderr
+
+
+def test_help_and_version() -> None:
+    assert "Usage: pyllamacpp-chat" in run("--help").stdout
+    assert run("--version").stdout == f"pyllamacpp-chat {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        ((), 2, "no model: -m FILE.gguf is needed"),
+        (("-m",), 2, "-m needs a value"),
+        (("--frob", "1"), 2, "unknown option --frob"),
+        (("-m", "x", "-n", "many"), 2, "-n is 'many', expected a number"),
+        (("-m", "x", "--temp", "nan"), 2, "--temp is 'nan'"),
+        (("-m", "/nowhere.gguf"), 1, "'/nowhere.gguf' cannot be opened"),
+        (("-m", __file__), 1, "GGUF"),
+    ],
+)
+def test_errors_are_one_sentence(args: tuple[str, ...], code: int, sentence: str) -> None:
+    done = run(*args)
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert done.stderr.startswith("pyllamacpp-chat: error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_format_that_is_not_built_in(default_model: Path) -> None:
+    done = run("-m", str(default_model), "--format", "llama-9", stdin="hi\n")
+    assert done.returncode == 1
+    assert "llama-9 is not built in; there is: chatml" in done.stderr
