@@ -5,10 +5,13 @@
 // q; `kSigned` that the bytes are signed. codes() are the stored integers of `kBits` bits, 8 where
 // they are the bytes already, and bytes() makes bytes of codes. Packed panels keep codes.
 // K types: w = d * scale[j] * q [- dmin * min[j]], `kSubs` sub-blocks of 256 / kSubs weights.
-//   bytes(b, j): the q of the j-th 32 of the 256 weights, signed with `kSigned`;
+//   codes(b, j): the j-th 32 of the 256 codes of `kBits` bits; xbytes() and bytes() make q of them,
+//   signed with `kSigned`;
 //   scales(b, scale, min): int8 [kSubs] each; the minimums in units of dmin where the type has one
 //   (`kMin`), else of d: there an offset o of the q is a minimum of o * scale. `kMinFactor` times
-//   min is the number meant, which fits int16.
+//   min is the number meant, which fits int16;
+//   scale(p, j) and min(p, j): those of W rows, whose `kScaleBytes` bytes from `kScalesAt` of the
+//   block on lie at p as [kScaleBytes][W].
 #pragma once
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
@@ -98,13 +101,23 @@ static inline X bit_to(const uint8_t* bits, int j, int to) {
   return xshl(xand(xshr(xload(bits), j), 1), to);
 }
 
-struct CodecQ2_K {
+// Codes that are the bytes already.
+struct PlainCodes {
+  static constexpr bool kSigned = false;
+  static X xbytes(X codes) { return codes; }
+  static B bytes(B codes) { return codes; }
+};
+
+struct CodecQ2_K : PlainCodes {
   using Block = BlockQ2_K;
   static constexpr DType kType = DType::q2_k;
-  static constexpr int kSubs = 16;
-  static constexpr bool kMin = true, kSigned = false;
+  static constexpr int kBits = 2, kSubs = 16;
+  static constexpr bool kMin = true;
   static constexpr int kMinFactor = 1;
-  static X bytes(const Block& b, int j) { return two_bits(b.q, j); }
+  static constexpr int kScalesAt = offsetof(Block, scales), kScaleBytes = 16;
+  static X codes(const Block& b, int j) { return two_bits(b.q, j); }
+  static I scale(const uint8_t* p, int j) { return iand(load_u8(p + j * W), 15); }
+  static I min(const uint8_t* p, int j) { return ishr(load_u8(p + j * W), 4); }
   static half_t min_scale(const Block& b) { return b.dmin; }
   static void scales(const Block& b, int8_t* scale, int8_t* min) {
     for (int j = 0; j < 16; ++j) {
@@ -114,13 +127,20 @@ struct CodecQ2_K {
   }
 };
 
-struct CodecQ3_K {
+struct CodecQ3_K : PlainCodes {
   using Block = BlockQ3_K;
   static constexpr DType kType = DType::q3_k;
-  static constexpr int kSubs = 16;
-  static constexpr bool kMin = false, kSigned = false;
+  static constexpr int kBits = 3, kSubs = 16;
+  static constexpr bool kMin = false;
   static constexpr int kMinFactor = 4;
-  static X bytes(const Block& b, int j) { return xor_(two_bits(b.q, j), bit_to(b.high, j, 2)); }
+  static constexpr int kScalesAt = offsetof(Block, scales), kScaleBytes = 12;
+  static X codes(const Block& b, int j) { return xor_(two_bits(b.q, j), bit_to(b.high, j, 2)); }
+  static I scale(const uint8_t* p, int j) {
+    const I low = iand(ishr(load_u8(p + j % 8 * W), j / 8 * 4), 15);
+    const I high = iand(ishr(load_u8(p + (8 + j % 4) * W), j / 4 * 2), 3);
+    return iadd(ior(low, ishl(high, 4)), isplat(-32));
+  }
+  static I min(const uint8_t* p, int j) { return scale(p, j); }
   static half_t min_scale(const Block&) { return 0; }
   static void scales(const Block& b, int8_t* scale, int8_t* min) {
     for (int j = 0; j < 16; ++j) {
@@ -142,39 +162,51 @@ static inline void six_bit_scales(const uint8_t* packed, int8_t* scale, int8_t* 
   std::memcpy(min, mins, sizeof mins);
 }
 
-struct CodecQ4_K {
-  using Block = BlockQ4_K;
+template <class BlockType>
+struct SixBitScales : PlainCodes {
+  using Block = BlockType;
+  static constexpr int kSubs = 8;
+  static constexpr bool kMin = true;
+  static constexpr int kMinFactor = 1;
+  static constexpr int kScalesAt = offsetof(Block, scales), kScaleBytes = 12;
+  static half_t min_scale(const Block& b) { return b.dmin; }
+  static void scales(const Block& b, int8_t* scale, int8_t* min) {
+    six_bit_scales(b.scales, scale, min);
+  }
+  static I scale(const uint8_t* p, int j) {
+    if (j < 4) return iand(load_u8(p + j * W), 63);
+    return ior(iand(load_u8(p + (j + 4) * W), 15), iand(ishr(load_u8(p + (j - 4) * W), 2), 48));
+  }
+  static I min(const uint8_t* p, int j) {
+    if (j < 4) return iand(load_u8(p + (j + 4) * W), 63);
+    return ior(ishr(load_u8(p + (j + 4) * W), 4), iand(ishr(load_u8(p + j * W), 2), 48));
+  }
+};
+
+struct CodecQ4_K : SixBitScales<BlockQ4_K> {
   static constexpr DType kType = DType::q4_k;
-  static constexpr int kSubs = 8;
-  static constexpr bool kMin = true, kSigned = false;
-  static constexpr int kMinFactor = 1;
-  static X bytes(const Block& b, int j) { return nibbles(b.q, j); }
-  static half_t min_scale(const Block& b) { return b.dmin; }
-  static void scales(const Block& b, int8_t* scale, int8_t* min) {
-    six_bit_scales(b.scales, scale, min);
-  }
+  static constexpr int kBits = 4;
+  static X codes(const Block& b, int j) { return nibbles(b.q, j); }
 };
 
-struct CodecQ5_K {
-  using Block = BlockQ5_K;
+struct CodecQ5_K : SixBitScales<BlockQ5_K> {
   static constexpr DType kType = DType::q5_k;
-  static constexpr int kSubs = 8;
-  static constexpr bool kMin = true, kSigned = false;
-  static constexpr int kMinFactor = 1;
-  static X bytes(const Block& b, int j) { return xor_(nibbles(b.q, j), bit_to(b.high, j, 4)); }
-  static half_t min_scale(const Block& b) { return b.dmin; }
-  static void scales(const Block& b, int8_t* scale, int8_t* min) {
-    six_bit_scales(b.scales, scale, min);
-  }
+  static constexpr int kBits = 5;
+  static X codes(const Block& b, int j) { return xor_(nibbles(b.q, j), bit_to(b.high, j, 4)); }
 };
 
-struct CodecQ6_K {
+struct CodecQ6_K : PlainCodes {
   using Block = BlockQ6_K;
   static constexpr DType kType = DType::q6_k;
-  static constexpr int kSubs = 16;
-  static constexpr bool kMin = false, kSigned = false;
+  static constexpr int kBits = 6, kSubs = 16;
+  static constexpr bool kMin = false;
   static constexpr int kMinFactor = 32;
-  static X bytes(const Block& b, int j) {
+  static constexpr int kScalesAt = offsetof(Block, scales), kScaleBytes = 16;
+  static I scale(const uint8_t* p, int j) {
+    return load_i8(reinterpret_cast<const int8_t*>(p) + j * W);
+  }
+  static I min(const uint8_t* p, int j) { return scale(p, j); }
+  static X codes(const Block& b, int j) {
     const int half = j / 4, part = j % 4;  // 128 weights each; 32 of them
     const X low = xand(xshr(xload(b.ql + 64 * half + 32 * (part % 2)), 4 * (part / 2)), 15);
     return xor_(low, xshl(two_bits(b.qh, j), 4));
@@ -189,10 +221,19 @@ struct CodecQ6_K {
 struct CodecIQ4_XS {
   using Block = BlockIQ4_XS;
   static constexpr DType kType = DType::iq4_xs;
-  static constexpr int kSubs = 8;
+  static constexpr int kBits = 4, kSubs = 8;
   static constexpr bool kMin = false, kSigned = true;
   static constexpr int kMinFactor = kSignedBias;
-  static X bytes(const Block& b, int j) { return xlookup(xnibbles(b.q + 16 * j), kIq4Bytes); }
+  static constexpr int kScalesAt = offsetof(Block, scales_high), kScaleBytes = 6;
+  static X codes(const Block& b, int j) { return xnibbles(b.q + 16 * j); }
+  static X xbytes(X codes) { return xlookup(codes, kIq4Bytes); }
+  static B bytes(B codes) { return lookup(codes, kIq4Bytes); }
+  static I scale(const uint8_t* p, int j) {
+    const I low = iand(ishr(load_u8(p + (2 + j / 2) * W), j % 2 * 4), 15);
+    const I high = iand(ishr(load_u8(p + j / 4 * W), j % 4 * 2), 3);
+    return iadd(ior(low, ishl(high, 4)), isplat(-32));
+  }
+  static I min(const uint8_t* p, int j) { return scale(p, j); }
   static half_t min_scale(const Block&) { return 0; }
   static void scales(const Block& b, int8_t* scale, int8_t* min) {
     for (int j = 0; j < 8; ++j) {

@@ -148,12 +148,7 @@ static inline float quantize_run(int8_t* q, const float* x) {
   constexpr float kLeast = 1e-36f;
   const float most = largest(top);
   const F inverse = splat(most > kLeast ? 127.0f / most : 0.0f);
-  alignas(64) int32_t wide[N];
-  for (int i = 0; i < N; i += W) {
-    const I v = to_int(mul(load(x + i), inverse));
-    std::memcpy(wide + i, &v, sizeof v);
-  }
-  for (int i = 0; i < N; ++i) q[i] = int8_t(wide[i]);
+  for (int i = 0; i < N; i += W) store_i8(q + i, to_int(mul(load(x + i), inverse)));
   return (most > kLeast ? most / 127.0f : 0.0f) + sum(poison);
 }
 

@@ -15,8 +15,10 @@
 #include "cpu/kv_codecs.h"
 // kv_codecs first
 #include "cpu/attention.h"
-#include "cpu/matmul_blocks.h"
 #include "cpu/matmul_float.h"
+#include "cpu/planes.h"
+// used by the products of integers
+#include "cpu/matmul_blocks.h"
 #include "cpu/matmul_super_rows.h"
 // used by matmul_super
 #include "cpu/matmul_super.h"

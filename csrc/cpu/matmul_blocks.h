@@ -1,9 +1,8 @@
 // Matrix products of the 32-block types. A panel is W rows interleaved so that one vector load
 // holds four consecutive weights of each row: per block the scales (W halves, then W minimums where
 // the type has them), then the weights. Expanded (kBits = 8) they are bytes [8][W][4]. Packed they
-// are codes of 4 or 5 bits: nibbles [4][W][4] whose vector s holds the codes of step s low and of
-// step s + 4 high, then of 5 bits a plane [W][4] of bytes whose bit s belongs to step s: the file's
-// number of bytes per weight. Types of 8 bits are packed as they are expanded.
+// are a group of codes (planes.h): the file's number of bytes per weight. Types of 8 bits are
+// packed as they are expanded.
 //
 // The reduction, for every tile shape and both layouts:
 //   acc = fma(float(sum of 32 integer products), d * x.d, acc); with a minimum then
@@ -45,37 +44,21 @@ static void write_panel(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t 
     uint8_t* data = dst + Panel<C, kBits>::kScaleBytes;
     if constexpr (kBits < 8) {
       interleave(bytes, words);
-      for (int s = 0; s < 4; ++s)
-        bstore(data + 4 * W * s, join_nibbles(low_nibbles(bload(words + 4 * W * s)),
-                                              low_nibbles(bload(words + 4 * W * (s + 4)))));
+      Group<kBits>::write(words, data);
     } else {
       interleave(bytes, data);
       for (int s = 0; s < 8; ++s) bstore(data + 4 * W * s, C::bytes(bload(data + 4 * W * s)));
     }
-    if constexpr (kBits == 5)
-      for (int i = 0; i < 4 * W; ++i) {
-        int plane = 0;
-        for (int s = 0; s < 8; ++s) plane |= words[4 * W * s + i] >> 4 << s;
-        data[4 * 4 * W + i] = uint8_t(plane);
-      }
   }
 }
 
-// The bytes of steps s and s + 4 (packed), or of step s, of a block's weights at `data`.
-struct Steps {
-  B low, high;
-};
+// The bytes of step s of a block's weights at `data`.
 template <class C, int kBits>
-static inline Steps load_steps(const uint8_t* data, int s) {
-  const B raw = bload(data + 4 * W * s);
-  if constexpr (kBits == 8) return {raw, raw};
-  B low = low_nibbles(raw), high = high_nibbles(raw);
-  if constexpr (kBits == 5) {
-    const B plane = bload(data + 4 * 4 * W);
-    low = add_fifth_bits(low, plane, s);
-    high = add_fifth_bits(high, plane, s + 4);
-  }
-  return {C::bytes(low), C::bytes(high)};
+static inline B block_step(const uint8_t* data, int s) {
+  if constexpr (kBits == 8)
+    return bload(data + 4 * W * s);
+  else
+    return C::bytes(Group<kBits>::codes(data, s));
 }
 
 // Bytes ahead of a decode's stream that are worth asking for early.
@@ -103,18 +86,14 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
     if constexpr (NC == 1)
       for (int i = 0; i < P::kBlockBytes; i += 64) prefetch(w + kPrefetch + i);
 #pragma GCC unroll 8
-    for (int s = 0; s < (kBits < 8 ? 4 : 8); ++s) {
-      Steps steps[NP];
-      for (int p = 0; p < NP; ++p) steps[p] = load_steps<C, kBits>(data + p * panel_bytes, s);
+    for (int i = 0; i < 8; ++i) {
+      const int s = Group<kBits>::step(i);
+      B bytes[NP];
+      for (int p = 0; p < NP; ++p) bytes[p] = block_step<C, kBits>(data + p * panel_bytes, s);
       for (int c = 0; c < NC; ++c) {
         const B a = bsplat4(column[c][b].q + 4 * s);
-        for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], steps[p].low, a);
+        for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], bytes[p], a);
       }
-      if constexpr (kBits < 8)
-        for (int c = 0; c < NC; ++c) {
-          const B a = bsplat4(column[c][b].q + 4 * (s + 4));
-          for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], steps[p].high, a);
-        }
     }
     for (int p = 0; p < NP; ++p) {
       const half_t* scales = reinterpret_cast<const half_t*>(w + p * panel_bytes);
@@ -223,11 +202,9 @@ struct BlockType {
     constexpr int64_t scales = Panel<C, C::kBits>::kScaleBytes;
     for (int64_t b = 0; b < n_blocks; ++b) {
       std::memcpy(dst, src, size_t(scales));
-      for (int s = 0; s < 4; ++s) {
-        const Steps steps = load_steps<C, C::kBits>(src + scales, s);
-        bstore(dst + scales + 4 * W * s, steps.low);
-        bstore(dst + scales + 4 * W * (s + 4), steps.high);
-      }
+#pragma GCC unroll 8
+      for (int s = 0; s < 8; ++s)
+        bstore(dst + scales + 4 * W * s, block_step<C, C::kBits>(src + scales, s));
       src += Panel<C, C::kBits>::kBlockBytes;
       dst += Panel<C, 8>::kBlockBytes;
     }

@@ -1,6 +1,9 @@
-// Matrix products of the K types: super-blocks of 256 with integer sub-block scales. Rows are
-// expanded to panels of W rows: per super-block W halves d, W halves dmin, the scales int8
-// [kSubs][W], the minimums int16 [8][W][2], then the weights as bytes [64][W][4].
+// Matrix products of the K types: super-blocks of 256 with integer sub-block scales. Panels of W
+// rows hold per super-block
+//   packed:   W halves d, W halves dmin where the type has one, the scale bytes of the file
+//             [kScaleBytes][W], eight groups of codes (planes.h): the size of the file
+//   expanded: W halves d, W halves dmin, the scales int8 [kSubs][W], the minimums int16 [8][W][2],
+//             the weights as bytes [64][W][4]
 //
 // The reduction, for every tile shape:
 //   total = sum over sub-blocks of scale * (sum of products), an exact int32
@@ -22,141 +25,252 @@
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
-template <class C>
+template <class C, bool kPacked>
 struct SuperPanel {
-  static constexpr int64_t kScales = 2 * int64_t(sizeof(half_t)) * W;
-  static constexpr int64_t kMins = kScales + C::kSubs * W;
-  static constexpr int64_t kData = kMins + 8 * 4 * W;
-  static constexpr int64_t kBlockBytes = kData + 64 * 4 * W;
+  static constexpr int64_t kScales = int64_t(sizeof(half_t)) * W * (kPacked && !C::kMin ? 1 : 2);
+  static constexpr int64_t kMins = kScales + (kPacked ? C::kScaleBytes : C::kSubs) * W;
+  static constexpr int64_t kData = kMins + (kPacked ? 0 : 8 * 4 * W);
+  static constexpr int64_t kGroupBytes = (kPacked ? C::kBits : 8) * 4 * W;
+  static constexpr int64_t kBlockBytes = kData + 8 * kGroupBytes;
   static int64_t bytes(int64_t k) { return k / kSuperBlock * kBlockBytes; }
+
+  // Of one super-block at w: the scales of sub-block j, ...
+  static inline I scale(const uint8_t* w, int j) {
+    if constexpr (kPacked)
+      return C::scale(w + kScales, j);
+    else
+      return load_i8(reinterpret_cast<const int8_t*>(w + kScales) + j * W);
+  }
+  // ... the minimums of the 16 weights 2 j and 2 j + 1 of 16, ...
+  static inline B mins(const uint8_t* w, int j) {
+    if constexpr (kPacked) {
+      const int subs = C::kSubs / 8;
+      const I low = ishl(C::min(w + kScales, subs * j), kMinShift);
+      return bpairs(low, subs == 1 ? low : ishl(C::min(w + kScales, 2 * j + 1), kMinShift));
+    } else {
+      return bload(w + kMins + j * 4 * W);
+    }
+  }
+  // ... and step s of the j-th 32 weights.
+  static inline B step(const uint8_t* w, int j, int s) {
+    const uint8_t* group = w + kData + j * kGroupBytes;
+    if constexpr (kPacked)
+      return C::bytes(Group<C::kBits>::codes(group, s));
+    else
+      return bload(group + s * 4 * W);
+  }
+
+ private:
+  static constexpr int log2_of(int n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
+  static constexpr int kMinShift = log2_of(C::kMinFactor);
 };
 
+// Packs rows [row, row + W) of the matrix; rows past the end become zeros.
 template <class C>
-static void write_super_panel(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t row,
-                              uint8_t* dst) {
+static void pack_super_panel(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t row,
+                             uint8_t* dst) {
   using Block = typename C::Block;
-  using P = SuperPanel<C>;
+  using P = SuperPanel<C, true>;
   const int64_t n_blocks = k / kSuperBlock;
   const Block* first = reinterpret_cast<const Block*>(rows) + row * n_blocks;
   const int n = n_rows - row < W ? int(n_rows - row) : W;
-  alignas(64) uint8_t bytes[W][32];
+  alignas(64) uint8_t codes[W][32] = {};
+  alignas(64) uint8_t steps[8 * 4 * W];
   for (int64_t b = 0; b < n_blocks; ++b, dst += P::kBlockBytes) {
+    std::memset(dst, 0, P::kData);
     half_t* d = reinterpret_cast<half_t*>(dst);
-    int8_t* scales = reinterpret_cast<int8_t*>(dst + P::kScales);
-    int16_t* mins = reinterpret_cast<int16_t*>(dst + P::kMins);
-    for (int r = 0; r < W; ++r) {
-      int8_t scale[C::kSubs] = {};
-      int8_t min[C::kSubs] = {};
-      d[r] = d[W + r] = 0;
-      if (r < n) {
-        const Block& block = first[r * n_blocks + b];
-        d[r] = block.d;
-        d[W + r] = C::min_scale(block);
-        C::scales(block, scale, min);
-      }
-      for (int j = 0; j < C::kSubs; ++j) scales[j * W + r] = scale[j];
-      for (int j = 0; j < 16; ++j)
-        mins[(j / 2 * W + r) * 2 + j % 2] = int16_t(C::kMinFactor * min[j * C::kSubs / 16]);
+    for (int r = 0; r < n; ++r) {
+      const Block& block = first[r * n_blocks + b];
+      d[r] = block.d;
+      if constexpr (C::kMin) d[W + r] = block.dmin;
+      const uint8_t* scales = reinterpret_cast<const uint8_t*>(&block) + C::kScalesAt;
+      for (int j = 0; j < C::kScaleBytes; ++j) dst[P::kScales + j * W + r] = scales[j];
     }
     for (int j = 0; j < 8; ++j) {
-      for (int r = 0; r < W; ++r) {
-        if (r < n)
-          xstore(bytes[r], C::bytes(first[r * n_blocks + b], j));
-        else
-          std::memset(bytes[r], 0, 32);
-      }
-      interleave(bytes, dst + P::kData + j * 8 * 4 * W);
+      for (int r = 0; r < n; ++r) xstore(codes[r], C::codes(first[r * n_blocks + b], j));
+      interleave(codes, steps);
+      Group<C::kBits>::write(steps, dst + P::kData + j * P::kGroupBytes);
     }
   }
 }
 
-template <class C, int NC>
-static void tile_super(const uint8_t* panel, int64_t n_blocks, const ActBlock256* x, float* y,
+template <class C>
+static void expand_super_panel(const uint8_t* src, int64_t n_blocks, uint8_t* dst) {
+  using P = SuperPanel<C, true>;
+  using E = SuperPanel<C, false>;
+  for (int64_t b = 0; b < n_blocks; ++b, src += P::kBlockBytes, dst += E::kBlockBytes) {
+    std::memcpy(dst, src, P::kScales);
+    int8_t* scales = reinterpret_cast<int8_t*>(dst + E::kScales);
+    for (int j = 0; j < C::kSubs; ++j) store_i8(scales + j * W, P::scale(src, j));
+    for (int j = 0; j < 8; ++j) {
+      bstore(dst + E::kMins + j * 4 * W, P::mins(src, j));
+#pragma GCC unroll 8
+      for (int s = 0; s < 8; ++s) bstore(dst + E::kData + (8 * j + s) * 4 * W, P::step(src, j, s));
+    }
+  }
+}
+
+// NP panels x NC columns. `valid` rows of the last panel are stored.
+template <class C, bool kPacked, int NP, int NC>
+static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock256* x, float* y,
                        int64_t y_stride, int valid, bool accumulate) {
-  using P = SuperPanel<C>;
-  constexpr int kSteps = kSuperBlock / C::kSubs / 4;  // dot instructions per sub-block
+  using P = SuperPanel<C, kPacked>;
+  constexpr int kParts = C::kSubs / 8;  // sub-blocks in 32 weights
+  const int64_t panel_bytes = n_blocks * P::kBlockBytes;
   const ActBlock256* column[NC];
   for (int c = 0; c < NC; ++c) column[c] = x + c * n_blocks;
-  F acc[NC];
-  for (int c = 0; c < NC; ++c) acc[c] = splat(0);
-  const uint8_t* w = panel;
+  F acc[NP][NC];
+  for (int p = 0; p < NP; ++p)
+    for (int c = 0; c < NC; ++c) acc[p][c] = splat(0);
+  const uint8_t* w = panels;
   for (int64_t b = 0; b < n_blocks; ++b, w += P::kBlockBytes) {
-    I total[NC];
-    for (int c = 0; c < NC; ++c) total[c] = isplat(0);
-    for (int j = 0; j < C::kSubs; ++j) {
-      I isum[NC];
-      for (int c = 0; c < NC; ++c) isum[c] = isplat(0);
-#pragma GCC unroll 8
-      for (int s = 0; s < kSteps; ++s) {
-        const B bytes = bload(w + P::kData + (j * kSteps + s) * 4 * W);
-        for (int c = 0; c < NC; ++c)
-          isum[c] = dot_codec<C>(isum[c], bytes, bsplat4(column[c][b].q + (j * kSteps + s) * 4));
-      }
-      const I scale = load_i8(reinterpret_cast<const int8_t*>(w + P::kScales) + j * W);
-      for (int c = 0; c < NC; ++c) total[c] = iadd(total[c], imul(isum[c], scale));
-    }
-    I lows[NC];
-    for (int c = 0; c < NC; ++c) lows[c] = isplat(0);
+    if constexpr (NC == 1)
+      for (int i = 0; i < P::kBlockBytes; i += 64) prefetch(w + kPrefetch + i);
+    I total[NP][NC];
+    for (int p = 0; p < NP; ++p)
+      for (int c = 0; c < NC; ++c) total[p][c] = isplat(0);
     for (int j = 0; j < 8; ++j) {
-      const B mins = bload(w + P::kMins + j * 4 * W);
-      for (int c = 0; c < NC; ++c)
-        lows[c] = dot_pairs(lows[c], mins, bsplat4(column[c][b].sums + 2 * j));
+      for (int part = 0; part < kParts; ++part) {
+        I isum[NP][NC];
+        for (int p = 0; p < NP; ++p)
+          for (int c = 0; c < NC; ++c) isum[p][c] = isplat(0);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8 / kParts; ++i) {
+          const int s = part * (8 / kParts) + i;
+          B bytes[NP];
+          for (int p = 0; p < NP; ++p) bytes[p] = P::step(w + p * panel_bytes, j, s);
+          for (int c = 0; c < NC; ++c) {
+            const B a = bsplat4(column[c][b].q + 32 * j + 4 * s);
+            for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], bytes[p], a);
+          }
+        }
+        for (int p = 0; p < NP; ++p) {
+          const I scale = P::scale(w + p * panel_bytes, kParts * j + part);
+          for (int c = 0; c < NC; ++c) total[p][c] = iadd(total[p][c], imul(isum[p][c], scale));
+        }
+      }
     }
-    const half_t* scales = reinterpret_cast<const half_t*>(w);
-    const F d = load_half(scales);
-    for (int c = 0; c < NC; ++c) {
-      const F xd = splat(column[c][b].d);
-      const I minus = imul(lows[c], isplat(-1));
-      if constexpr (C::kMin) {
-        acc[c] = fma(to_float(total[c]), mul(d, xd), acc[c]);
-        acc[c] = fma(to_float(minus), mul(load_half(scales + W), xd), acc[c]);
-      } else {
-        acc[c] = fma(to_float(iadd(total[c], minus)), mul(d, xd), acc[c]);
+    I lows[NP][NC];
+    for (int p = 0; p < NP; ++p)
+      for (int c = 0; c < NC; ++c) lows[p][c] = isplat(0);
+    if constexpr (C::kMinFactor != 0)
+      for (int j = 0; j < 8; ++j)
+        for (int p = 0; p < NP; ++p) {
+          const B mins = P::mins(w + p * panel_bytes, j);
+          for (int c = 0; c < NC; ++c)
+            lows[p][c] = dot_pairs(lows[p][c], mins, bsplat4(column[c][b].sums + 2 * j));
+        }
+    for (int p = 0; p < NP; ++p) {
+      const half_t* scales = reinterpret_cast<const half_t*>(w + p * panel_bytes);
+      const F d = load_half(scales);
+      for (int c = 0; c < NC; ++c) {
+        const F xd = splat(column[c][b].d);
+        const I minus = isub(isplat(0), lows[p][c]);
+        if constexpr (C::kMin) {
+          acc[p][c] = fma(to_float(total[p][c]), mul(d, xd), acc[p][c]);
+          acc[p][c] = fma(to_float(minus), mul(load_half(scales + W), xd), acc[p][c]);
+        } else {
+          acc[p][c] = fma(to_float(iadd(total[p][c], minus)), mul(d, xd), acc[p][c]);
+        }
       }
     }
   }
-  for (int c = 0; c < NC; ++c) store_rows(y + c * y_stride, acc[c], valid, accumulate);
+  for (int c = 0; c < NC; ++c)
+    for (int p = 0; p < NP; ++p)
+      store_rows(y + c * y_stride + p * W, acc[p][c], p == NP - 1 ? valid : W, accumulate);
 }
 
-template <class C, int NC = kTileColsK>
-static void tile_super_cols(int n_cols, const uint8_t* panel, int64_t n_blocks,
+template <class C, bool kPacked, int NP, int NC = kTileColsK>
+static void tile_super_cols(int n_cols, const uint8_t* panels, int64_t n_blocks,
                             const ActBlock256* x, float* y, int64_t y_stride, int valid,
                             bool accumulate) {
   if (n_cols == NC)
-    tile_super<C, NC>(panel, n_blocks, x, y, y_stride, valid, accumulate);
+    tile_super<C, kPacked, NP, NC>(panels, n_blocks, x, y, y_stride, valid, accumulate);
   else if constexpr (NC > 1)
-    tile_super_cols<C, NC - 1>(n_cols, panel, n_blocks, x, y, y_stride, valid, accumulate);
+    tile_super_cols<C, kPacked, NP, NC - 1>(n_cols, panels, n_blocks, x, y, y_stride, valid,
+                                            accumulate);
+}
+
+// All columns against the panels of rows [row, row_end).
+template <class C, bool kPacked>
+static void sweep_super(const MatmulArgs& a, const uint8_t* panels, int64_t row, int64_t row_end) {
+  const int64_t n_blocks = a.k / kSuperBlock;
+  const int64_t panel_bytes = SuperPanel<C, kPacked>::bytes(a.k);
+  for (int64_t c = 0; c < a.n_cols; c += kTileColsK) {
+    const int n_cols = a.n_cols - c < kTileColsK ? int(a.n_cols - c) : kTileColsK;
+    const ActBlock256* x = static_cast<const ActBlock256*>(a.x) + c * n_blocks;
+    for (int64_t r = row; r < row_end;) {
+      const uint8_t* w = panels + (r - row) / W * panel_bytes;
+      float* y = a.y + c * a.y_stride + r;
+      // One stream per thread when the weights are read once.
+      const int n_panels = n_cols > 1 && r + W < row_end ? kTilePanels : 1;
+      const int valid = row_end - r < n_panels * W ? int(row_end - r) - (n_panels - 1) * W : W;
+      if (n_panels == 1)
+        tile_super_cols<C, kPacked, 1>(n_cols, w, n_blocks, x, y, a.y_stride, valid, a.accumulate);
+      else
+        tile_super_cols<C, kPacked, kTilePanels>(n_cols, w, n_blocks, x, y, a.y_stride, valid,
+                                                 a.accumulate);
+      r += n_panels * W;
+    }
+  }
 }
 
 template <class C>
 struct SuperType {
+  // Rows expanded together: a panel group that stays in the L2 cache while all columns pass.
   static constexpr int kGroup = 64;
 
+  // Expanded panels, and one packed panel on the way there.
   static size_t scratch_bytes(int64_t k) {
-    return size_t(kGroup / W) * size_t(SuperPanel<C>::bytes(k));
+    return size_t(kGroup / W) * size_t(SuperPanel<C, false>::bytes(k)) +
+           size_t(SuperPanel<C, true>::bytes(k));
   }
 
   static void matmul_rows(const MatmulArgs& a) {
     if (a.n_cols <= kRowColumns) return rows_super<C>(a);
-    const int64_t n_blocks = a.k / kSuperBlock;
-    const int64_t panel_bytes = SuperPanel<C>::bytes(a.k);
+    const int64_t expanded = SuperPanel<C, false>::bytes(a.k);
+    uint8_t* packed = a.scratch + kGroup / W * expanded;
     for (int64_t row = a.row_begin; row < a.row_end; row += kGroup) {
       const int64_t end = a.row_end - row < kGroup ? a.row_end : row + kGroup;
-      for (int64_t r = row; r < end; r += W)
-        write_super_panel<C>(a.weights, a.n_rows, a.k, r, a.scratch + (r - row) / W * panel_bytes);
-      for (int64_t c = 0; c < a.n_cols; c += kTileColsK) {
-        const int n_cols = a.n_cols - c < kTileColsK ? int(a.n_cols - c) : kTileColsK;
-        const ActBlock256* x = static_cast<const ActBlock256*>(a.x) + c * n_blocks;
-        for (int64_t r = row; r < end; r += W)
-          tile_super_cols<C>(n_cols, a.scratch + (r - row) / W * panel_bytes, n_blocks, x,
-                             a.y + c * a.y_stride + r, a.y_stride, end - r < W ? int(end - r) : W,
-                             a.accumulate);
+      for (int64_t r = row; r < end; r += W) {
+        pack_super_panel<C>(a.weights, a.n_rows, a.k, r, packed);
+        expand_super_panel<C>(packed, a.k / kSuperBlock, a.scratch + (r - row) / W * expanded);
       }
+      sweep_super<C, false>(a, a.scratch, row, end);
+    }
+  }
+
+  static size_t packed_bytes(int64_t n_rows, int64_t k) {
+    return size_t((n_rows + W - 1) / W) * size_t(SuperPanel<C, true>::bytes(k));
+  }
+
+  static void pack(const uint8_t* rows, int64_t n_rows, int64_t k, int64_t row_begin,
+                   int64_t row_end, uint8_t* packed) {
+    for (int64_t r = row_begin; r < row_end; r += W)
+      pack_super_panel<C>(rows, n_rows, k, r, packed + r / W * SuperPanel<C, true>::bytes(k));
+  }
+
+  // Codes are unpacked once per panel when the columns are many, else on the fly.
+  static void matmul_packed(const MatmulArgs& a) {
+    constexpr int kFewColumns = 4 * kTileColsK;
+    const int64_t packed = SuperPanel<C, true>::bytes(a.k);
+    const int64_t expanded = SuperPanel<C, false>::bytes(a.k);
+    for (int64_t row = a.row_begin; row < a.row_end; row += kGroup) {
+      const int64_t end = a.row_end - row < kGroup ? a.row_end : row + kGroup;
+      const uint8_t* panels = a.weights + row / W * packed;
+      if (a.n_cols <= kFewColumns) {
+        sweep_super<C, true>(a, panels, row, end);
+        continue;
+      }
+      for (int64_t i = 0; i * W < end - row; ++i)
+        expand_super_panel<C>(panels + i * packed, a.k / kSuperBlock, a.scratch + i * expanded);
+      sweep_super<C, false>(a, a.scratch, row, end);
     }
   }
 
   static constexpr TypeKernels entry() {
-    return {C::kType, ActKind::q8_256, scratch_bytes, matmul_rows, nullptr, nullptr, nullptr};
+    return {C::kType, ActKind::q8_256, scratch_bytes, matmul_rows, packed_bytes,
+            pack,     matmul_packed};
   }
 };
 

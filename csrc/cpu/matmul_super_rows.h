@@ -31,7 +31,7 @@ static void row_super(const typename C::Block* row, int64_t n_blocks, const ActB
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
       const X s = xpick(scales, j);
-      X w = C::bytes(block, j);
+      X w = C::xbytes(C::codes(block, j));
       if constexpr (C::kSigned) w = xbias_signed(w);  // undoes it
       for (int c = 0; c < NC; ++c) {
         const X a = xload(x[c * n_blocks + b].q + 32 * j);

@@ -26,8 +26,8 @@ sys.path.append(str(Path(__file__).parent))
 
 from kernel_oracle import (
     BLOCK,
+    BLOCK_TYPES,
     FLOAT_TYPES,
-    PACKED_TYPES,
     TYPES,
     make_activations,
     make_weights,
@@ -152,7 +152,7 @@ def check_matmul(guarded: Guarded, table: object) -> None:
     rng = np.random.default_rng(1)
     for dtype in TYPES:
         lengths = [BLOCK[dtype], 3 * BLOCK[dtype]]
-        layouts = (False, True) if dtype in PACKED_TYPES else (False,)
+        layouts = (False, True) if dtype in BLOCK_TYPES else (False,)
         for k in [1, 3, 8, 17, 33, 64, 70] if dtype in FLOAT_TYPES else lengths:
             for n_rows in [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 64, 65, 70]:
                 raw = make_weights(rng, dtype, n_rows, k)

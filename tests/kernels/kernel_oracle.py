@@ -17,12 +17,12 @@ TINY = 2.0**-149  # the smallest float32: what an underflow can cost
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
 FLOAT_TYPES = ("f32", "f16", "bf16")
-PACKED_TYPES = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")  # types of 32
+SMALL_TYPES = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")  # of 32
 SUPER_TYPES = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")  # of 256
-BLOCK_TYPES = (*PACKED_TYPES, *SUPER_TYPES)
+BLOCK_TYPES = (*SMALL_TYPES, *SUPER_TYPES)  # those with a packed layout
 TYPES = (*FLOAT_TYPES, *BLOCK_TYPES)
 
-BLOCK = dict.fromkeys(FLOAT_TYPES, 1) | dict.fromkeys(PACKED_TYPES, 32)
+BLOCK = dict.fromkeys(FLOAT_TYPES, 1) | dict.fromkeys(SMALL_TYPES, 32)
 BLOCK |= dict.fromkeys(SUPER_TYPES, 256)
 BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 BYTES |= {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34, "iq4_nl": 18}

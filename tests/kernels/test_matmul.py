@@ -13,7 +13,6 @@ from kernel_oracle import (
     BLOCK_TYPES,
     FILLS,
     FLOAT_TYPES,
-    PACKED_TYPES,
     SCALES,
     TYPES,
     float_product,
@@ -28,7 +27,7 @@ from kernel_oracle import (
 from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
 from pyllamacpp.kernels import TYPE_IDS, Kernels
 
-LAYOUTS = [(dtype, False) for dtype in TYPES] + [(dtype, True) for dtype in PACKED_TYPES]
+LAYOUTS = [(dtype, False) for dtype in TYPES] + [(dtype, True) for dtype in BLOCK_TYPES]
 layouts = pytest.mark.parametrize(
     ("dtype", "packed"), LAYOUTS, ids=[f"{t}-packed" if p else t for t, p in LAYOUTS]
 )
@@ -76,7 +75,7 @@ def test_weights_of_the_gguf_package(kernels, dtype):
     raw = gguf.quants.quantize(rng.standard_normal((33, 128)).astype(np.float32), kind)
     x = make_activations(rng, 3, 128)
     exact = x.astype(np.float64) @ gguf.quants.dequantize(raw, kind).astype(np.float64).T
-    for packed in {False, dtype in PACKED_TYPES}:
+    for packed in {False, dtype in BLOCK_TYPES}:
         y = kernels.matmul(dtype, raw, x, packed=packed)
         if dtype in FLOAT_TYPES:
             _, bound = float_product(dtype, raw.view(np.uint8), x)

@@ -95,9 +95,14 @@ static inline F zero_below(F a, F x, F bound) {
 
 static inline I isplat(int32_t a) { return _mm256_set1_epi32(a); }
 static inline I iadd(I a, I b) { return _mm256_add_epi32(a, b); }
+static inline I isub(I a, I b) { return _mm256_sub_epi32(a, b); }
 static inline I imul(I a, I b) { return _mm256_mullo_epi32(a, b); }
 static inline I load_i8(const int8_t* p) {
   return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+static inline void store_i8(int8_t* p, I a) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
 // The nibbles of W bytes: load_u8, then the low or the high ones.
 static inline I load_u8(const uint8_t* p) {
@@ -105,6 +110,10 @@ static inline I load_u8(const uint8_t* p) {
 }
 static inline I ilow4(I a) { return _mm256_and_si256(a, _mm256_set1_epi32(15)); }
 static inline I ihigh4(I a) { return _mm256_srli_epi32(a, 4); }
+static inline I iand(I a, int32_t mask) { return _mm256_and_si256(a, _mm256_set1_epi32(mask)); }
+static inline I ior(I a, I b) { return _mm256_or_si256(a, b); }
+static inline I ishl(I a, int n) { return _mm256_slli_epi32(a, n); }
+static inline I ishr(I a, int n) { return _mm256_srli_epi32(a, n); }
 
 static inline B bload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void bstore(void* p, B a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
@@ -113,14 +122,10 @@ static inline B bsplat4(const void* p) {
   std::memcpy(&word, p, sizeof word);
   return _mm256_set1_epi32(word);
 }
-static inline B low_nibbles(B a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
-static inline B high_nibbles(B a) { return low_nibbles(_mm256_srli_epi16(a, 4)); }
-static inline B join_nibbles(B low, B high) {
-  return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
-}
-static inline B add_fifth_bits(B a, B plane, int s) {
-  const B bits = s < 4 ? _mm256_slli_epi16(plane, 4 - s) : _mm256_srli_epi16(plane, s - 4);
-  return _mm256_or_si256(a, _mm256_and_si256(bits, _mm256_set1_epi8(16)));
+static inline B bor(B a, B b) { return _mm256_or_si256(a, b); }
+static inline B bmove(B a, int from, int to, int mask) {
+  const B moved = from < to ? _mm256_slli_epi16(a, to - from) : _mm256_srli_epi16(a, from - to);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(int8_t(mask)));
 }
 static inline B lookup(B a, const uint8_t* table) {
   const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
@@ -136,6 +141,9 @@ static inline I dot_signed(I acc, B w, B a) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
   return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+static inline B bpairs(I low, I high) {
+  return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
+}
 static inline I dot_pairs(I acc, B a, B b) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
 }
@@ -147,7 +155,7 @@ static inline X xload(const void* p) { return bload(p); }
 static inline void xstore(void* p, X a) { bstore(p, a); }
 static inline X xnibbles(const uint8_t* p) {
   const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return low_nibbles(_mm256_set_m128i(_mm_srli_epi16(q, 4), q));
+  return bmove(_mm256_set_m128i(_mm_srli_epi16(q, 4), q), 0, 0, 15);
 }
 static inline X xbits(const uint8_t* p, uint8_t value) {
   const __m256i byte_of =

@@ -85,9 +85,13 @@ static inline F zero_below(F a, F x, F bound) {
 
 static inline I isplat(int32_t a) { return _mm512_set1_epi32(a); }
 static inline I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
+static inline I isub(I a, I b) { return _mm512_sub_epi32(a, b); }
 static inline I imul(I a, I b) { return _mm512_mullo_epi32(a, b); }
 static inline I load_i8(const int8_t* p) {
   return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline void store_i8(int8_t* p, I a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
 }
 // The nibbles of W bytes: load_u8, then the low or the high ones.
 static inline I load_u8(const uint8_t* p) {
@@ -95,6 +99,10 @@ static inline I load_u8(const uint8_t* p) {
 }
 static inline I ilow4(I a) { return _mm512_and_si512(a, _mm512_set1_epi32(15)); }
 static inline I ihigh4(I a) { return _mm512_srli_epi32(a, 4); }
+static inline I iand(I a, int32_t mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
+static inline I ior(I a, I b) { return _mm512_or_si512(a, b); }
+static inline I ishl(I a, int n) { return _mm512_slli_epi32(a, unsigned(n)); }
+static inline I ishr(I a, int n) { return _mm512_srli_epi32(a, unsigned(n)); }
 
 static inline B bload(const void* p) { return _mm512_loadu_si512(p); }
 static inline void bstore(void* p, B a) { _mm512_storeu_si512(p, a); }
@@ -103,14 +111,11 @@ static inline B bsplat4(const void* p) {
   std::memcpy(&word, p, sizeof word);
   return _mm512_set1_epi32(word);
 }
-static inline B low_nibbles(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
-static inline B high_nibbles(B a) { return low_nibbles(_mm512_srli_epi16(a, 4)); }
-static inline B join_nibbles(B low, B high) {
-  return _mm512_or_si512(low, _mm512_slli_epi16(high, 4));
-}
-static inline B add_fifth_bits(B a, B plane, int s) {
-  const __mmask64 set = _mm512_test_epi8_mask(plane, _mm512_set1_epi8(int8_t(1 << s)));
-  return _mm512_mask_add_epi8(a, set, a, _mm512_set1_epi8(16));
+static inline B bor(B a, B b) { return _mm512_or_si512(a, b); }
+static inline B bmove(B a, int from, int to, int mask) {
+  const unsigned left = unsigned(to - from), right = unsigned(from - to);
+  const B moved = from < to ? _mm512_slli_epi16(a, left) : _mm512_srli_epi16(a, right);
+  return _mm512_and_si512(moved, _mm512_set1_epi8(int8_t(mask)));
 }
 static inline B lookup(B a, const uint8_t* table) {
   const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
@@ -126,6 +131,9 @@ static inline I dot(I acc, B w, B a) {
 #endif
 }
 static inline I dot_signed(I acc, B w, B a) { return dot(acc, w, a); }
+static inline B bpairs(I low, I high) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_slli_epi32(high, 16));
+}
 static inline I dot_pairs(I acc, B a, B b) { return _mm512_dpwssd_epi32(acc, a, b); }
 static inline void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);

@@ -95,10 +95,18 @@ static inline F zero_below(F a, F x, F bound) { PYL_EACH(F, x.v[i] < bound.v[i] 
 
 static inline I isplat(int32_t a) { PYL_EACH(I, a); }
 static inline I iadd(I a, I b) { PYL_EACH(I, a.v[i] + b.v[i]); }
+static inline I isub(I a, I b) { PYL_EACH(I, a.v[i] - b.v[i]); }
 static inline I imul(I a, I b) { PYL_EACH(I, a.v[i] * b.v[i]); }
 static inline I load_i8(const int8_t* p) { PYL_EACH(I, p[i]); }
+static inline void store_i8(int8_t* p, I a) {  // of numbers that fit
+  for (int i = 0; i < W; ++i) p[i] = int8_t(a.v[i]);
+}
 // The nibbles of W bytes: load_u8, then the low or the high ones.
 static inline I load_u8(const uint8_t* p) { PYL_EACH(I, p[i]); }
+static inline I iand(I a, int32_t mask) { PYL_EACH(I, a.v[i] & mask); }
+static inline I ior(I a, I b) { PYL_EACH(I, a.v[i] | b.v[i]); }
+static inline I ishl(I a, int n) { PYL_EACH(I, int32_t(uint32_t(a.v[i]) << n)); }
+static inline I ishr(I a, int n) { PYL_EACH(I, int32_t(uint32_t(a.v[i]) >> n)); }
 static inline I ilow4(I a) { PYL_EACH(I, a.v[i] & 15); }
 static inline I ihigh4(I a) { PYL_EACH(I, a.v[i] >> 4); }
 
@@ -117,15 +125,10 @@ static inline void bstore(void* p, B a) { std::memcpy(p, a.v, sizeof a.v); }
 static inline B bsplat4(const void* p) {
   PYL_EACH_BYTE(B, 4 * W, static_cast<const uint8_t*>(p)[i % 4]);
 }
-static inline B low_nibbles(B a) { PYL_EACH_BYTE(B, 4 * W, a.v[i] & 15); }
-static inline B high_nibbles(B a) { PYL_EACH_BYTE(B, 4 * W, a.v[i] >> 4); }
-// low | high << 4; low below 16.
-static inline B join_nibbles(B low, B high) {
-  PYL_EACH_BYTE(B, 4 * W, low.v[i] | (high.v[i] << 4));
-}
-// a with 16 added where bit s of `plane` is set; a below 16.
-static inline B add_fifth_bits(B a, B plane, int s) {
-  PYL_EACH_BYTE(B, 4 * W, a.v[i] | ((plane.v[i] >> s & 1) << 4));
+static inline B bor(B a, B b) { PYL_EACH_BYTE(B, 4 * W, a.v[i] | b.v[i]); }
+// In each byte, bit `from` moved to bit `to` with its neighbours, of which `mask` says what stays.
+static inline B bmove(B a, int from, int to, int mask) {
+  PYL_EACH_BYTE(B, 4 * W, (a.v[i] >> from << to) & mask);
 }
 // table[a]; a below 16.
 static inline B lookup(B a, const uint8_t* table) { PYL_EACH_BYTE(B, 4 * W, table[a.v[i]]); }
@@ -141,6 +144,14 @@ static inline I dot_signed(I acc, B w, B a) {
     for (int j = 0; j < 4; ++j)
       acc.v[i] += int(int8_t(w.v[4 * i + j])) * int(int8_t(a.v[4 * i + j]));
   return acc;
+}
+// Two numbers that fit int16, side by side in each lane.
+static inline B bpairs(I low, I high) {
+  int16_t pairs[2 * W];
+  for (int i = 0; i < 2 * W; ++i) pairs[i] = int16_t(i % 2 ? high.v[i / 2] : low.v[i / 2]);
+  B r;
+  std::memcpy(r.v, pairs, sizeof r.v);
+  return r;
 }
 // acc + the sum of two int16 products per lane.
 static inline I dot_pairs(I acc, B a, B b) {
