@@ -41,8 +41,9 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Weight> load_vector(const WeightSource& source) override {
     auto weight = std::make_unique<CpuWeight>();
     weight->source = source;
-    weight->packed = Buffer(size_t(source.cols) * sizeof(float), "weights");
-    dequantize(source.type, source.data.data(), weight->packed.as<float>(), source.cols);
+    weight->packed = arena_.take(size_t(source.cols) * sizeof(float), "weights");
+    dequantize(source.type, source.data.data(), reinterpret_cast<float*>(weight->packed),
+               source.cols);
     return weight;
   }
 
@@ -82,18 +83,19 @@ class CpuBackend final : public Backend {
   void pack(CpuWeight& weight) {
     const WeightSource& s = weight.source;
     const cpu::TypeKernels& k = *weight.kernels;
-    weight.packed = Buffer(k.packed_bytes(s.rows, s.cols), "packed weights");
+    weight.packed = arena_.take(k.packed_bytes(s.rows, s.cols), "packed weights");
     const int64_t groups = (s.rows + cpu::kRowGroup - 1) / cpu::kRowGroup;
     pool_->run(pool_->size(), [&](int thread) {
       const int64_t begin = groups * thread / pool_->size() * cpu::kRowGroup;
       const int64_t end = groups * (thread + 1) / pool_->size() * cpu::kRowGroup;
       k.pack(reinterpret_cast<const uint8_t*>(s.data.data()), s.rows, s.cols, begin,
-             std::min(end, s.rows), weight.packed.as<uint8_t>());
+             std::min(end, s.rows), reinterpret_cast<uint8_t*>(weight.packed));
     });
   }
 
   const cpu::KernelTable& kernels_;
   Repack repack_;
+  Arena arena_;
   std::unique_ptr<ThreadPool> pool_;
 };
 

@@ -10,8 +10,11 @@ namespace pyllamacpp {
 struct CpuWeight final : Weight {
   WeightSource source;
   const cpu::TypeKernels* kernels = nullptr;  // null: a table or a vector
-  Buffer packed;  // the kernels' layout, or a vector's floats; empty: used as it lies in the file
-  bool uses_source() const override { return packed.size() == 0; }
+  // The kernels' layout, or a vector's floats, in the backend's arena; null: as it lies in the
+  // file.
+  std::byte* packed = nullptr;
+  const float* floats() const { return reinterpret_cast<const float*>(packed); }
+  bool uses_source() const override { return !packed; }
 };
 
 inline const CpuWeight& as_cpu(const Weight& w) { return static_cast<const CpuWeight&>(w); }

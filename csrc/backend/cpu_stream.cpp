@@ -236,8 +236,8 @@ template <class F>
 Acts CpuStream::normed(const Weight& norm, const Weight& weight, int64_t n, int thread,
                        const F& row_of) {
   return fill(weight, n, thread, [&](int64_t row, float* out) {
-    k_.rms_norm(out, x_.as<float>() + row_of(row) * shape_.dim, as_cpu(norm).packed.as<float>(),
-                shape_.dim, attention().norm_eps);
+    k_.rms_norm(out, x_.as<float>() + row_of(row) * shape_.dim, as_cpu(norm).floats(), shape_.dim,
+                attention().norm_eps);
     return static_cast<const float*>(out);
   });
 }
@@ -245,8 +245,8 @@ Acts CpuStream::normed(const Weight& norm, const Weight& weight, int64_t n, int 
 void CpuStream::matmul(const Weight& weight, const Acts& acts, int64_t n_cols, Range rows, float* y,
                        int64_t y_stride, bool accumulate, int thread) {
   const CpuWeight& w = as_cpu(weight);
-  const bool packed = w.packed.size() > 0;
-  const std::byte* data = packed ? w.packed.data() : w.source.data.data();
+  const bool packed = w.packed != nullptr;
+  const std::byte* data = packed ? w.packed : w.source.data.data();
   const cpu::MatmulArgs args{reinterpret_cast<const uint8_t*>(data),
                              w.source.rows,
                              w.source.cols,
@@ -266,9 +266,9 @@ void CpuStream::finish_heads(const Weight* bias, const Weight* norm, float* x, i
                              const float* cos_sin) {
   const AttentionShape& a = attention();
   const auto rotate = a.rope_layout == RopeLayout::halves ? k_.rope_halves : k_.rope_interleaved;
-  if (bias) k_.add(x, as_cpu(*bias).packed.as<float>(), int64_t(n_heads) * a.head_dim);
+  if (bias) k_.add(x, as_cpu(*bias).floats(), int64_t(n_heads) * a.head_dim);
   for (int h = 0; h < n_heads; ++h, x += a.head_dim) {
-    if (norm) k_.rms_norm(x, x, as_cpu(*norm).packed.as<float>(), a.head_dim, a.norm_eps);
+    if (norm) k_.rms_norm(x, x, as_cpu(*norm).floats(), a.head_dim, a.norm_eps);
     rotate(x, cos_sin, a.rope_dims);
   }
 }
@@ -306,7 +306,7 @@ void CpuStream::project_qkv(const LayerWeights& layer, KvLayer& kv) {
       k_.scale(q, scale, q_dim);
       finish_heads(layer.k_bias.get(), layer.k_norm.get(), k, a.n_kv_heads, cos_sin);
       float* v = v_new_.as<float>() + row * kv_dim;
-      if (layer.v_bias) k_.add(v, as_cpu(*layer.v_bias).packed.as<float>(), kv_dim);
+      if (layer.v_bias) k_.add(v, as_cpu(*layer.v_bias).floats(), kv_dim);
       const int64_t slot = slots_[size_t(row)];
       const int64_t page = slot / cpu::kPageTokens;
       const int offset = int(slot % cpu::kPageTokens);

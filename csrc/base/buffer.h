@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 namespace pyllamacpp {
 
@@ -33,6 +34,18 @@ class Buffer {
   std::unique_ptr<void, Free> owner_;
   std::byte* data_ = nullptr;
   size_t size_ = 0;
+};
+
+// Hands out parts of large buffers, which live as long as the arena. What lies together shares the
+// system's large pages.
+class Arena {
+ public:
+  // Aligned as a Buffer and zeroed. Throws Error(memory) naming `what`.
+  std::byte* take(size_t size, const char* what);
+
+ private:
+  std::vector<Buffer> chunks_;
+  size_t left_ = 0;  // bytes of the last chunk
 };
 
 }  // namespace pyllamacpp

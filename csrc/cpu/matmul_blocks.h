@@ -62,7 +62,7 @@ static inline B block_step(const uint8_t* data, int s) {
 }
 
 // Bytes ahead of a decode's stream that are worth asking for early.
-inline constexpr int kPrefetch = 4096;
+inline constexpr int kPrefetch = 3072;
 
 // NP panels x NC columns. `valid` rows of the last panel are stored.
 template <class C, int kBits, int NP, int NC>
@@ -83,8 +83,9 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
       for (int p = 0; p < NP; ++p) isum[p][c] = start;
     }
     const uint8_t* data = w + P::kScaleBytes;
-    if constexpr (NC == 1)
-      for (int i = 0; i < P::kBlockBytes; i += 64) prefetch(w + kPrefetch + i);
+    if constexpr (NC == 1 || kBits < 8)
+      for (int p = 0; p < NP; ++p)
+        for (int i = 0; i < P::kBlockBytes; i += 64) prefetch(w + p * panel_bytes + kPrefetch + i);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const int s = Group<kBits>::step(i);

@@ -124,12 +124,14 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
     for (int c = 0; c < NC; ++c) acc[p][c] = splat(0);
   const uint8_t* w = panels;
   for (int64_t b = 0; b < n_blocks; ++b, w += P::kBlockBytes) {
-    if constexpr (NC == 1)
-      for (int i = 0; i < P::kBlockBytes; i += 64) prefetch(w + kPrefetch + i);
     I total[NP][NC];
     for (int p = 0; p < NP; ++p)
       for (int c = 0; c < NC; ++c) total[p][c] = isplat(0);
     for (int j = 0; j < 8; ++j) {
+      if constexpr (kPacked)  // spread over the block: a burst fills the core's line buffers
+        for (int p = 0; p < NP; ++p)
+          for (int64_t i = P::kBlockBytes * j / 8; i < P::kBlockBytes * (j + 1) / 8; i += 64)
+            prefetch(w + p * panel_bytes + kPrefetch + i);
       for (int part = 0; part < kParts; ++part) {
         I isum[NP][NC];
         for (int p = 0; p < NP; ++p)

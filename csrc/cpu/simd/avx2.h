@@ -148,7 +148,7 @@ static inline I dot_pairs(I acc, B a, B b) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
 }
 static inline void prefetch(const void* p) {
-  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 }
 
 static inline X xload(const void* p) { return bload(p); }

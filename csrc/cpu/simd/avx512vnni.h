@@ -136,7 +136,7 @@ static inline B bpairs(I low, I high) {
 }
 static inline I dot_pairs(I acc, B a, B b) { return _mm512_dpwssd_epi32(acc, a, b); }
 static inline void prefetch(const void* p) {
-  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 }
 
 static inline X xload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
