@@ -115,8 +115,8 @@ class Llama:
             n_ctx: tokens in the context; 0: as many as the model was made for.
             n_batch, n_ubatch: tokens evaluated in one pass at most (the least of both).
             n_threads, n_threads_batch: for single tokens and for prompts; None: a fitting number.
-            type_k, type_v: what the KV cache holds: "f32", "f16" (None), "q8_0", "q4_0" or ggml's
-                number of it.
+            type_k, type_v: what the KV cache holds: "f32", "f16" (None), "bf16", "q8_0", "q4_0" or
+                ggml's number of it.
             last_n_tokens_size: tokens that the penalties look back at.
             logits_all: keep the logits of every token in `scores`.
             chat_format: None: the file's own template; "chatml"; "chat_template.NAME": a named

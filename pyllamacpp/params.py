@@ -17,7 +17,7 @@ from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 RANDOM_SEED = 0xFFFFFFFF
 """The seed that stands for "a random one"; every other value, 0 included, is itself."""
 
-_KV_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 8: "q8_0"}
+_KV_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 8: "q8_0", 30: "bf16"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def max_new_tokens(max_tokens: int | None, n_prompt: int, n_ctx: int) -> int:
 def kv_type(name: str, value: int | str | None) -> str:
     """The type of the KV cache that `type_k` or `type_v` asks for: ggml's number or the name.
 
-    None is f16. Raises UnsupportedError for any other than f32, f16, q8_0 and q4_0.
+    None is f16. Raises UnsupportedError for any other than f32, f16, bf16, q8_0 and q4_0.
     """
     if value is None:
         return "f16"

@@ -39,6 +39,7 @@ static constexpr TypeKernels kTypes[] = {
 static constexpr KvKernels kKvTypes[] = {
     KvType<KvFloat<CodecF32, StoreF32>>::entry(),
     KvType<KvFloat<CodecF16, StoreF16>>::entry(),
+    KvType<KvFloat<CodecBF16, StoreBF16>>::entry(),
     KvType<KvQ8_0>::entry(),
     KvType<KvQ4_0>::entry(),
 };

@@ -37,6 +37,12 @@ struct StoreF16 {
     store_half_n(p, max(splat(-65504), min(splat(65504), a)), n);
   }
 };
+struct StoreBF16 {
+  static void part(uint16_t* p, F a, int n) {
+    constexpr float kMost = 3.38953139e38f;  // 0x7f7f
+    store_bfloat_n(p, max(splat(-kMost), min(splat(kMost), a)), n);
+  }
+};
 
 template <class C, class S>
 struct KvFloat {

@@ -36,7 +36,7 @@ ContextParams with_defaults(const Model& model, ContextParams p) {
     if (!model.backend().supports_kv(type, model.config().head_dim))
       fail(ErrorKind::unsupported, name, "=", traits(type).name, " is not possible with heads of ",
            model.config().head_dim,
-           " values; f32 and f16 always are, q8_0 and q4_0 for multiples of 32");
+           " values; f32, f16 and bf16 always are, q8_0 and q4_0 for multiples of 32");
   return p;
 }
 

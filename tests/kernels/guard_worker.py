@@ -178,7 +178,7 @@ def check_attention(guarded: Guarded, table: object) -> None:
             k, v = (rng.standard_normal((n_tokens, head_dim)).astype(np.float32) for _ in "kv")
             n_keys = rng.integers(1, n_tokens + 1, n_queries, np.int32)
             first_key = (n_keys - 1) // 2
-            types = ["f32", "f16", "q8_0", "q4_0"] if head_dim % 32 == 0 else ["f32", "f16"]
+            types = ["f32", "f16", "bf16", *(["q8_0", "q4_0"] if head_dim % 32 == 0 else [])]
             for type_id in (TYPE_IDS[name] for name in types):
                 guarded.check(
                     f"attention head_dim={head_dim} queries={n_queries} tokens={n_tokens} "

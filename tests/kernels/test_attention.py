@@ -169,12 +169,18 @@ def test_arguments_that_do_not_fit(kernels):
 # --- What the cache stores ---
 
 
+BF16_MOST = np.array(0x7F7F0000, np.uint32).view(np.float32)
+
+
 def stored(dtype: str, x: np.ndarray) -> np.ndarray:
     """x as a cache of this type holds it, by the definition of its format. Shape [n][head_dim]."""
     if dtype == "f32":
         return x
     if dtype == "f16":  # saturating
         return np.clip(x, -65504, 65504).astype(np.float16).astype(np.float32)
+    if dtype == "bf16":  # saturating; to nearest even
+        bits = np.clip(x, -BF16_MOST, BF16_MOST).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
     blocks = x.reshape(len(x), -1, 32)
     if dtype == "q8_0":
         scale = np.abs(blocks).max(-1, keepdims=True) / np.float32(127)
@@ -199,7 +205,7 @@ def values_back(kernels, dtype: str, x: np.ndarray) -> np.ndarray:
 
 
 def test_types(kernels):
-    assert kernels.kv_types() == ["f32", "f16", "q8_0", "q4_0"]
+    assert kernels.kv_types() == ["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
 def test_halves_are_rounded_as_numpy_rounds(kernels):
@@ -216,14 +222,25 @@ def test_halves_are_rounded_as_numpy_rounds(kernels):
     np.testing.assert_array_equal(values_back(kernels, "f16", x), stored("f16", x))
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0", "q4_0"])
+def test_bfloats_are_rounded_to_nearest_even(kernels):
+    """Ties, their neighbours, subnormals, and saturation above the largest."""
+    bits = np.arange(0x7F80, dtype=np.uint32) << 16
+    x = np.concatenate([bits, bits + 0x7FFF, bits + 0x8000, bits + 0x8001]).view(np.float32)
+    x = np.concatenate([x, -x])
+    x = np.resize(x, (len(x) // 256 + 1, 256))
+    back = values_back(kernels, "bf16", x)
+    # The largest give 0 * x + 1 * x here, which is exact.
+    np.testing.assert_array_equal(back, stored("bf16", x))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 100.0])
 def test_values_as_stored(kernels, dtype, scale):
     """Within one level: the kernel's products and quotients round elsewhere than numpy's."""
     x = (np.random.default_rng(3).standard_normal((70, 96)) * scale).astype(np.float32)
     x[5] = 0
     back, expected = values_back(kernels, dtype, x), stored(dtype, x)
-    if dtype in ("f32", "f16"):
+    if dtype in ("f32", "f16", "bf16"):
         np.testing.assert_array_equal(back, expected)
         return
     step = np.repeat(np.abs(x.reshape(70, 3, 32)).max(-1) / (127 if dtype == "q8_0" else 8), 32, -1)
@@ -237,8 +254,8 @@ def test_values_as_stored(kernels, dtype, scale):
     assert np.mean(off > 1e-3 * step) < 0.01
 
 
-@pytest.mark.parametrize("type_k", ["f32", "f16", "q8_0", "q4_0"])
-@pytest.mark.parametrize("type_v", ["f32", "f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("type_k", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("type_v", ["f32", "f16", "bf16", "q8_0", "q4_0"])
 def test_every_pair_of_types(kernels, type_k, type_v):
     """Against the oracle on what the cache holds; keys of one level are looked up as values are."""
     q, keys, values = operands(12, 9, 64, 600)

@@ -78,11 +78,11 @@ def test_float_weights_and_cache(name: str, tmp_path: Path) -> None:
     assert relative_rms(evaluate(path, type_k="f32", type_v="f32"), oracle) < 1e-5
 
 
-# An element is off by at most half a step of its type: f16 2^-11 of itself, q8_0 1/254 and q4_0
-# 1/16 of the largest of 32. Attention over a hundred keys and two layers keep the relative error
-# of the logits within a few times that.
+# An element is off by at most half a step of its type: f16 2^-11 and bf16 2^-8 of itself, q8_0
+# 1/254 and q4_0 1/16 of the largest of 32. Attention over a hundred keys and two layers keep the
+# relative error of the logits within a few times that.
 @pytest.mark.parametrize(
-    ("kv", "most"), [("f32", 1e-5), ("f16", 2e-3), ("q8_0", 2e-2), ("q4_0", 0.35)]
+    ("kv", "most"), [("f32", 1e-5), ("f16", 2e-3), ("bf16", 1.6e-2), ("q8_0", 2e-2), ("q4_0", 0.35)]
 )
 @pytest.mark.parametrize("side", ["type_k", "type_v"])
 def test_cache_types(kv: str, most: float, side: str, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_cache_types(kv: str, most: float, side: str, tmp_path: Path) -> None:
         assert error > relative_rms(evaluate(path, type_k="f32", type_v="f32"), oracle)
 
 
-@pytest.mark.parametrize("kv", ["f32", "f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("kv", ["f32", "f16", "bf16", "q8_0", "q4_0"])
 def test_cache_types_token_by_token(kv: str, tmp_path: Path) -> None:
     path = TinyModel(n_embd=128, n_ff=128, metadata={"attention.sliding_window": 50}).write(
         tmp_path / "model.gguf"

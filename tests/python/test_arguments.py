@@ -142,7 +142,9 @@ def test_an_unknown_argument_is_a_type_error(default_model) -> None:
         Llama(str(default_model), n_gqa=8)
 
 
-@pytest.mark.parametrize(("number", "name"), [(0, "f32"), (1, "f16"), (8, "q8_0"), (2, "q4_0")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(0, "f32"), (1, "f16"), (8, "q8_0"), (2, "q4_0"), (30, "bf16")]
+)
 def test_cache_types_by_number_and_by_name(default_model, number, name) -> None:
     logits = []
     for value in (number, name):

@@ -58,6 +58,18 @@ static inline void store_half_n(uint16_t* p, F a, int n) {
   store_half(part, a);
   std::memcpy(p, part, size_t(n) * sizeof *p);
 }
+static inline void store_bfloat_n(uint16_t* p, F a, int n) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  const __m256i rounded =
+      _mm256_srli_epi32(_mm256_blendv_epi8(_mm256_add_epi32(bits, half), quiet, nan), 16);
+  const __m128i words =
+      _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+  std::memcpy(p, &words, size_t(n) * sizeof *p);
+}
 static inline F splat_half(uint16_t h) { return _mm256_set1_ps(_cvtsh_ss(h)); }
 static inline uint16_t half_of(float a) {
   return uint16_t(_cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT));

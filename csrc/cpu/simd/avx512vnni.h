@@ -54,6 +54,14 @@ static inline void store_half(uint16_t* p, F a) {
 static inline void store_half_n(uint16_t* p, F a, int n) {
   _mm256_mask_storeu_epi16(p, lane_mask(n), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+static inline void store_bfloat_n(uint16_t* p, F a, int n) {
+  const __m512i bits = _mm512_castps_si512(a);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+  const __m512i kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+  _mm256_mask_storeu_epi16(p, lane_mask(n), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
+}
 static inline F splat_half(uint16_t h) { return _mm512_set1_ps(_cvtsh_ss(h)); }
 static inline uint16_t half_of(float a) {
   return uint16_t(_cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT));

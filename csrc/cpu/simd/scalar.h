@@ -62,6 +62,9 @@ static inline void store_half_n(uint16_t* p, F a, int n) {
   for (int i = 0; i < n; ++i) p[i] = float_to_half(a.v[i]);
 }
 static inline void store_half(uint16_t* p, F a) { store_half_n(p, a, W); }
+static inline void store_bfloat_n(uint16_t* p, F a, int n) {  // to nearest even; NaN stays
+  for (int i = 0; i < n; ++i) p[i] = float_to_bfloat(a.v[i]);
+}
 static inline F splat_half(uint16_t h) { return splat(half_to_float(h)); }
 static inline uint16_t half_of(float a) { return float_to_half(a); }
 static inline F add(F a, F b) { PYL_EACH(F, a.v[i] + b.v[i]); }
