@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +15,12 @@ from .group import ExampleCommand
 from .options import file_option, json_option, model_option, read_input, threads_option
 from .runtime import find_model, status
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..eval.log_probs import Divergence, LogProbs
+    from ..eval.perplexity import Perplexity
+
 
 @click.command(
     "perplexity",
@@ -20,6 +28,8 @@ from .runtime import find_model, status
     examples=[
         "pyllamacpp perplexity -f book.txt",
         "pyllamacpp perplexity -m model.gguf -f book.txt -c 2048 --json",
+        "pyllamacpp perplexity -m f16.gguf -f book.txt --save-logits base.probs",
+        "pyllamacpp perplexity -m q4_k_m.gguf -f book.txt --kl-base base.probs",
     ],
 )
 @model_option
@@ -32,24 +42,44 @@ from .runtime import find_model, status
     type=click.IntRange(min=4),
     help="Tokens of one window.",
 )
+@click.option(
+    "--save-logits",
+    metavar="FILE",
+    help="Keep all predictions, for --kl-base: 2 bytes per scored token and token of the "
+    "vocabulary.",
+)
+@click.option(
+    "--kl-base", metavar="FILE", help="Compare with the predictions that --save-logits kept."
+)
 @threads_option
 @json_option
 def command(
-    model: str | None, file: str | None, ctx: int, threads: int | None, as_json: bool
+    model: str | None,
+    file: str | None,
+    ctx: int,
+    save_logits: str | None,
+    kl_base: str | None,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Measure how well a model predicts a text; lower is better.
 
     llama.cpp's rule, so that figures compare: windows of -c tokens without overlap, the second
-    half of each scored. With --json: {"ppl": ..., "n_tokens": ...}, n_tokens being those scored.
+    half of each scored. With --json: {"ppl": ..., "n_tokens": ...}, n_tokens being those scored;
+    with --kl-base also "kl_divergence" (mean, in nats) with its "kl_error" (standard error),
+    "kl_median", "kl_p99", "kl_max", "top1_agreement" and "base_ppl".
     """
     if file is None and sys.stdin.isatty():
         raise click.UsageError("Give --file or piped input.")
+    if save_logits is not None and kl_base is not None:
+        raise click.UsageError("Give either --save-logits or --kl-base, not both.")
     text = read_input(file or "-")
     path = find_model(model)
     loaded = _core.Model(str(path), n_threads=threads or 0)
 
     # numpy is imported with it, after the usage errors.
-    from ..eval.perplexity import Perplexity, perplexity
+    from ..eval.log_probs import DivergenceMeter, LogProbReader, LogProbWriter, Scored
+    from ..eval.perplexity import perplexity, window_tokens
 
     started = time.monotonic()
 
@@ -63,16 +93,51 @@ def command(
         )
 
     status(f"{path.stem}, windows of {ctx} tokens")
-    result = perplexity(
-        loaded,
-        text,
-        n_ctx=ctx,
-        n_threads=threads or 0,
-        on_window=show if sys.stderr.isatty() else None,
-    )
+    tokens = window_tokens(loaded.tokenizer, text, ctx)
+    scored = Scored.of(tokens, ctx, loaded.config.n_vocab)
+    with contextlib.ExitStack() as files:
+        on_rows: Callable[[LogProbs, Sequence[int]], None] | None = None
+        meter = None
+        if save_logits is not None:
+            writer = files.enter_context(LogProbWriter(save_logits, scored))
+            on_rows = writer.add
+        if kl_base is not None:
+            base = files.enter_context(LogProbReader(kl_base))
+            base.check(scored)
+            meter = DivergenceMeter(base)
+            on_rows = meter.add
+        result = perplexity(
+            loaded,
+            text,
+            n_ctx=ctx,
+            n_threads=threads or 0,
+            on_window=show if sys.stderr.isatty() else None,
+            on_rows=on_rows,
+        )
+    _report(result, meter.result() if meter else None, as_json)
+
+
+def _report(result: Perplexity, divergence: Divergence | None, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"ppl": result.ppl, "n_tokens": result.n_tokens}))
-    else:
+        fields = {"ppl": result.ppl, "n_tokens": result.n_tokens}
+        if divergence is not None:
+            fields |= {
+                "kl_divergence": divergence.mean,
+                "kl_error": divergence.error,
+                "kl_median": divergence.median,
+                "kl_p99": divergence.percentile_99,
+                "kl_max": divergence.most,
+                "top1_agreement": divergence.top1_agreement,
+                "base_ppl": divergence.base_ppl,
+            }
+        click.echo(json.dumps(fields))
+        return
+    click.echo(f"perplexity {result.ppl:.4f} +/- {result.error:.4f} over {result.n_tokens} tokens")
+    if divergence is not None:
         click.echo(
-            f"perplexity {result.ppl:.4f} +/- {result.error:.4f} over {result.n_tokens} tokens"
+            f"KL divergence {divergence.mean:.6f} +/- {divergence.error:.6f}"
+            f" (median {divergence.median:.6f}, 99% below {divergence.percentile_99:.6f},"
+            f" most {divergence.most:.6f})\n"
+            f"same best token {divergence.top1_agreement:.2%}\n"
+            f"perplexity of the base {divergence.base_ppl:.4f}"
         )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .. import _core
 from ..errors import InvalidArgumentError
+from .log_probs import LogProbs
 
 MIN_WINDOW = 4
 
@@ -45,21 +46,17 @@ def perplexity(
     n_batch: int = 512,
     n_threads: int = 0,
     on_window: Callable[[Perplexity, int], None] | None = None,
+    on_rows: Callable[[LogProbs, Sequence[int]], None] | None = None,
 ) -> Perplexity:
     """The model's perplexity over `text` in windows of n_ctx >= 4 tokens.
 
-    on_window is told the figure so far and the number of windows in all.
+    on_window is told the figure so far and the number of windows in all; on_rows the
+    log-probabilities [n, n_vocab] of the scored positions in order, and the n tokens that follow.
     Raises InvalidArgumentError for a text shorter than one window.
     """
     if n_ctx < MIN_WINDOW:
         raise InvalidArgumentError(f"a window must have at least {MIN_WINDOW} tokens, got {n_ctx}")
-    tokenizer = model.tokenizer
-    tokens = tokenizer.encode(text, True, False)
-    n_windows = len(tokens) // n_ctx
-    if n_windows == 0:
-        raise InvalidArgumentError(
-            f"the text has {len(tokens)} tokens, fewer than one window of {n_ctx}"
-        )
+    tokens = window_tokens(model.tokenizer, text, n_ctx)
     context = _core.Context(
         model,
         n_ctx=n_ctx,
@@ -68,18 +65,36 @@ def perplexity(
         n_threads_batch=n_threads,
     )
     losses: list[npt.NDArray[np.float64]] = []
-    for number in range(n_windows):
-        window = tokens[number * n_ctx : (number + 1) * n_ctx]
-        if tokenizer.add_bos and tokenizer.bos is not None:
-            window[0] = tokenizer.bos
-        losses.append(_window_losses(context, window))
+    for start in range(0, len(tokens), n_ctx):
+        losses.append(_window_losses(context, tokens[start : start + n_ctx], on_rows))
         result = _summary(losses)
         if on_window is not None:
-            on_window(result, n_windows)
+            on_window(result, len(tokens) // n_ctx)
     return result
 
 
-def _window_losses(context: _core.Context, window: Sequence[int]) -> npt.NDArray[np.float64]:
+def window_tokens(tokenizer: _core.Tokenizer, text: bytes, n_ctx: int) -> list[int]:
+    """The ids of all whole windows of `text`, one after another.
+
+    Raises InvalidArgumentError for a text shorter than one window.
+    """
+    tokens = tokenizer.encode(text, True, False)
+    n_windows = len(tokens) // n_ctx
+    if n_windows == 0:
+        raise InvalidArgumentError(
+            f"the text has {len(tokens)} tokens, fewer than one window of {n_ctx}"
+        )
+    del tokens[n_windows * n_ctx :]
+    if tokenizer.add_bos and tokenizer.bos is not None:
+        tokens[::n_ctx] = [tokenizer.bos] * n_windows
+    return tokens
+
+
+def _window_losses(
+    context: _core.Context,
+    window: Sequence[int],
+    on_rows: Callable[[LogProbs, Sequence[int]], None] | None,
+) -> npt.NDArray[np.float64]:
     """Negative log-likelihoods of the second half's tokens, [n_ctx - 1 - n_ctx//2]."""
     first = len(window) // 2
     context.trim(0, 0)
@@ -89,19 +104,19 @@ def _window_losses(context: _core.Context, window: Sequence[int]) -> npt.NDArray
         rows = list(window[start : min(start + _ROWS, len(window) - 1)])
         context.decode([(0, rows, "all")])
         targets = window[start + 1 : start + 1 + len(rows)]
-        parts.append(negative_log_likelihoods(context.logits(), targets))
+        log_probs = log_softmax(context.logits())
+        parts.append(-log_probs[np.arange(len(targets)), list(targets)])
+        if on_rows is not None:
+            on_rows(log_probs, targets)
     return np.concatenate(parts)
 
 
-def negative_log_likelihoods(
-    logits: npt.NDArray[np.float32], targets: Sequence[int]
-) -> npt.NDArray[np.float64]:
-    """-log softmax(logits)[i, targets[i]] in float64; logits [n, n_vocab], targets [n]."""
+def log_softmax(logits: npt.NDArray[np.float32]) -> LogProbs:
+    """Log-probabilities of logits [n, n_vocab], in float64."""
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
-    picked = wide[np.arange(len(targets)), list(targets)]
-    losses: npt.NDArray[np.float64] = np.log(np.exp(wide).sum(axis=1)) - picked
-    return losses
+    wide -= np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return wide
 
 
 def _summary(losses: Sequence[npt.NDArray[np.float64]]) -> Perplexity:

@@ -8,7 +8,7 @@ import pytest
 
 from pyllamacpp import Llama, _core
 from pyllamacpp.errors import InvalidArgumentError
-from pyllamacpp.eval.perplexity import negative_log_likelihoods, perplexity
+from pyllamacpp.eval.perplexity import log_softmax, perplexity
 
 TEXT = (Path(__file__).parents[1] / "data" / "english.txt").read_bytes()[:3000]
 
@@ -18,11 +18,11 @@ def model(default_model: Path) -> _core.Model:
     return _core.Model(str(default_model))
 
 
-def test_negative_log_likelihoods() -> None:
+def test_log_softmax() -> None:
     logits = np.array([[1e4, 0.0, -1e4], [0.1, 0.2, 0.3]], dtype=np.float32)
-    losses = negative_log_likelihoods(logits, [1, 2])
     wide = logits[1].astype(np.float64)
-    np.testing.assert_allclose(losses, [1e4, np.log(np.exp(wide).sum()) - wide[2]], rtol=1e-15)
+    expected = [[0, -1e4, -2e4], wide - np.log(np.exp(wide).sum())]
+    np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-15)
 
 
 def test_it_is_the_second_half_of_each_window(model: _core.Model, default_model: Path) -> None:
