@@ -33,8 +33,9 @@ BROKEN_PIPE = 141
 def commands() -> None:
     """Chat with and measure LLaMA models on this machine.
 
-    MODEL, wherever -m/--model takes one, is the path of a GGUF file or the name of a fetched
-    model; without it the default model is used, which is fetched once.
+    MODEL, wherever -m/--model takes one, is the path of a GGUF file, the name of a fetched model,
+    or hf:OWNER/REPO/FILE, a file of the Hugging Face hub; without it the default model is used,
+    which is fetched once.
     """
 
 

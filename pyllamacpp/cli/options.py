@@ -17,7 +17,8 @@ model_option = click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    help="GGUF file or name of a fetched model.  [default: the default model, fetched once]",
+    help="GGUF file, name of a fetched model, or hf:OWNER/REPO/FILE.  [default: the default "
+    "model, fetched once]",
 )
 
 threads_option = click.option(

@@ -32,6 +32,8 @@ def find_model(model: str | None) -> Path:
 
 def fetch(name: str) -> Path:
     """Pulls a model and says so; with a progress bar on a terminal."""
+    if name.startswith("hf:"):
+        return resolve_model(name)
     from ..models.pull import pull
 
     entry = CATALOGUE.get(name)

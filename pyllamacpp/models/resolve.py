@@ -1,11 +1,12 @@
-"""MODEL, wherever a user names one: a path, or the name of a fetched model."""
+"""MODEL, wherever a user names one: a path, the name of a fetched model, or hf:OWNER/REPO/FILE."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-from ..errors import ModelFileError, UnsupportedError
+from ..errors import ModelFileError
 from .cache import cache_dir, cached_path, is_cached, is_name
 from .catalogue import CATALOGUE, DEFAULT_MODEL
 
@@ -13,8 +14,9 @@ from .catalogue import CATALOGUE, DEFAULT_MODEL
 def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
     """The GGUF file that `model` means; None is the default model, fetched if it is not there.
 
-    Raises ModelFileError when there is none or it is a folder, UnsupportedError for `hf:` names,
-    and what `pull` raises.
+    `hf:OWNER/REPO/FILE` is fetched from the Hugging Face hub if it is not there.
+
+    Raises ModelFileError when there is none or it is a folder, and what `pull` and `hub` raise.
     """
     if model is None:
         # Only a first use needs the modules of a download.
@@ -25,10 +27,9 @@ def resolve_model(model: str | os.PathLike[str] | None = None) -> Path:
         return cached_path(DEFAULT_MODEL)
     text = os.fspath(model)
     if text.startswith("hf:"):
-        raise UnsupportedError(
-            f"{text}: models of the Hugging Face hub cannot be fetched by this release; "
-            "give the path of a downloaded GGUF file"
-        )
+        from . import hub
+
+        return hub.fetch(hub.parse(text), show_progress=sys.stderr.isatty())
     path = Path(text)
     if path.is_dir():
         raise ModelFileError(_folder_sentence(path))

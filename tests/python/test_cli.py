@@ -88,7 +88,7 @@ def test_errors_are_one_sentence(run, tmp_path: Path, default_model: Path) -> No
     assert "cannot read /no/file" in one_error(run("tokenize", "-m", model, "-f", "/no/file"))
     assert "fewer than one window" in one_error(run("perplexity", "-m", model, stdin="short"))
     assert "known: smollm2-135m" in one_error(run("pull", "other"))
-    assert "hf:a/b/c" in one_error(run("generate", "-m", "hf:a/b/c", "-p", "x"))
+    assert "hf:OWNER/REPO/FILE" in one_error(run("generate", "-m", "hf:a", "-p", "x"))
     too_long = run("generate", "-m", model, "-c", "8", "-p", "word " * 50)
     assert "exceed context window of 8" in one_error(too_long)
 

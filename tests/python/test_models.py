@@ -156,8 +156,6 @@ def test_resolving(cache_dir: Path, tmp_path: Path) -> None:
         resolve_model(DEFAULT_MODEL)
     with pytest.raises(ModelFileError, match="no model of that name"):
         resolve_model("nothing")
-    with pytest.raises(UnsupportedError, match="hf:owner/repo/file"):
-        resolve_model("hf:owner/repo/file")
     cache_dir.mkdir()
     (cache_dir / "own.gguf").write_bytes(b"x")
     assert resolve_model("own") == cache_dir / "own.gguf"
