@@ -178,6 +178,9 @@ std::vector<const void*> entries(const cpu::KernelTable& t) {
   add(t.quantize_q8_256);
   add(t.argmax);
   add(t.attention);
+  add(t.int_peak);
+  add(t.float_peak);
+  add(t.read_memory);
   for (int i = 0; i < t.n_types; ++i) {
     add(t.types[i].matmul_rows);
     add(t.types[i].pack);

@@ -45,11 +45,13 @@ auto PyContext::exclusive(const F& f) {
 // Python objects from what a file holds. Text that is not UTF-8 gets U+FFFD.
 pybind11::str to_str(std::string_view text);
 pybind11::dict metadata_dict(const GgufFile& file);
+pybind11::list tensor_list(const std::vector<TensorInfo>& tensors);
 
 void register_errors(pybind11::module_& m);
 void register_gguf(pybind11::module_& m);
 void register_tokenizer(pybind11::module_& m);
 void register_model(pybind11::module_& m);
+void register_limits(pybind11::module_& m);
 void register_context(pybind11::module_& m);
 void register_generation(pybind11::module_& m);
 

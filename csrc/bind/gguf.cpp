@@ -24,6 +24,14 @@ py::object to_object(const MetaContent& content) {
       std::get<MetaScalar>(content));
 }
 
+// Owns its strings: it may outlive the file.
+struct Tensor {
+  std::string name, dtype;
+  std::vector<uint64_t> shape;
+  size_t n_bytes;
+  uint64_t offset;
+};
+
 }  // namespace
 
 py::str to_str(std::string_view text) {
@@ -38,14 +46,14 @@ py::dict metadata_dict(const GgufFile& file) {
   return dict;
 }
 
+py::list tensor_list(const std::vector<TensorInfo>& tensors) {
+  py::list list;
+  for (const TensorInfo& t : tensors)
+    list.append(Tensor{std::string(t.name), traits(t.type).name, t.shape, t.data.size(), t.offset});
+  return list;
+}
+
 void register_gguf(py::module_& m) {
-  // Owns its strings: it may outlive the file.
-  struct Tensor {
-    std::string name, dtype;
-    std::vector<uint64_t> shape;
-    size_t n_bytes;
-    uint64_t offset;
-  };
   py::class_<Tensor>(m, "TensorInfo", "A tensor of a GGUF file.")
       .def_readonly("name", &Tensor::name)
       .def_readonly("dtype", &Tensor::dtype, "type name, such as 'q4_1'")
@@ -53,19 +61,15 @@ void register_gguf(py::module_& m) {
           "shape", [](const Tensor& t) { return py::tuple(py::cast(t.shape)); },
           "as in the file: shape[0] is the length of a row")
       .def_readonly("n_bytes", &Tensor::n_bytes)
-      .def_readonly("offset", &Tensor::offset, "of the data, from the start of the file");
-  py::class_<GgufFile>(m, "GgufFile", "The header of a GGUF file (versions 2 and 3).")
-      .def(py::init(&GgufFile::open), py::arg("path"), py::call_guard<py::gil_scoped_release>())
-      .def_property_readonly("version", &GgufFile::version)
-      .def_property_readonly("alignment", &GgufFile::alignment)
-      .def_property_readonly("metadata", &metadata_dict)
-      .def_property_readonly("tensors", [](const GgufFile& file) {
-        std::vector<Tensor> list;
-        for (const TensorInfo& t : file.tensors())
-          list.push_back(
-              {std::string(t.name), traits(t.type).name, t.shape, t.data.size(), t.offset});
-        return list;
-      });
+      .def_readonly("offset", &Tensor::offset, "of the data, from the start of its file");
+  py::class_<GgufSet>(m, "GgufFile",
+                      "The header of a GGUF file (versions 2 and 3), all parts of a split one.")
+      .def(py::init(&GgufSet::open), py::arg("path"), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("version", [](const GgufSet& s) { return s.first().version(); })
+      .def_property_readonly("alignment", [](const GgufSet& s) { return s.first().alignment(); })
+      .def_property_readonly("n_parts", &GgufSet::n_parts)
+      .def_property_readonly("metadata", [](const GgufSet& s) { return metadata_dict(s.first()); })
+      .def_property_readonly("tensors", [](const GgufSet& s) { return tensor_list(s.tensors()); });
 }
 
 }  // namespace pyllamacpp

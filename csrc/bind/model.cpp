@@ -42,6 +42,8 @@ void register_model(py::module_& m) {
            py::arg("repack") = "auto", py::arg("n_threads") = 0)
       .def_property_readonly("path", [](const Model& m) { return to_str(m.file().name()); })
       .def_property_readonly("metadata", [](const Model& m) { return metadata_dict(m.file()); })
+      .def_property_readonly("tensors",
+                             [](const Model& m) { return tensor_list(m.files().tensors()); })
       .def_property_readonly("tokenizer", &Model::tokenizer,
                              py::return_value_policy::reference_internal)
       .def_property_readonly("config", &Model::config, py::return_value_policy::reference_internal)

@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, m) {
   register_gguf(m);
   register_tokenizer(m);
   register_model(m);
+  register_limits(m);
   register_context(m);
   register_generation(m);
 }

@@ -23,6 +23,9 @@ inline constexpr int kPageTokens = 32;
 inline constexpr int kSegmentTokens = 512;
 inline constexpr int kMaxHeadDim = 256;
 
+// Operands of the probes of arithmetic, small enough for the first cache.
+inline constexpr int kPeakBytes = 1 << 14;
+
 // Work on rows of a matrix is split at multiples of this: a whole number of panels on every tier.
 inline constexpr int kRowGroup = 32;
 
@@ -122,6 +125,13 @@ struct KernelTable {
   // Index of the largest value, the first of equals; NaN never wins. n >= 1.
   int32_t (*argmax)(const float* x, int64_t n);
   void (*attention)(const AttentionArgs&);
+
+  // Probes of what a core can do at most; `operands` has kPeakBytes, `sink` takes what must not be
+  // optimized away. Multiplies and adds done:
+  double (*int_peak)(const uint8_t* operands, int64_t rounds, float* sink);
+  double (*float_peak)(const uint8_t* operands, int64_t rounds, float* sink);
+  // Reads n bytes, a multiple of 1024, in order.
+  void (*read_memory)(const uint8_t* p, int64_t n, float* sink);
 
   const TypeKernels* find(DType type) const {
     for (int i = 0; i < n_types; ++i)

@@ -22,6 +22,7 @@
 #include "cpu/matmul_super_rows.h"
 // used by matmul_super
 #include "cpu/matmul_super.h"
+#include "cpu/peak.h"
 
 #define PYL_STRING(x) #x
 #define PYL_NAME(x) PYL_STRING(x)
@@ -63,6 +64,9 @@ const KernelTable table = {
     quantize_q8_256,
     argmax,
     attention,
+    int_peak,
+    float_peak,
+    read_memory,
 };
 
 }  // namespace pyllamacpp::cpu::PYLLAMACPP_TIER

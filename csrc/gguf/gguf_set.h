@@ -18,6 +18,7 @@ class GgufSet {
   // Error(format) naming the file that is not the part it should be.
   static GgufSet open(const std::string& path);
 
+  int n_parts() const { return int(parts_.size()); }
   const GgufFile& first() const { return parts_.front(); }
   const std::string& name() const { return first().name(); }
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // file after file

@@ -24,6 +24,7 @@ class Model {
   // or tensor at fault.
   Model(const std::string& path, const ModelParams& params);
 
+  const GgufSet& files() const { return files_; }
   const GgufFile& file() const { return files_.first(); }
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 _COMMANDS = {
+    "bench": "Measure speed, and its share of this machine's limits.",
     "chat": "Chat in the terminal, or answer one prompt.",
     "generate": "Continue a text.",
     "inspect": "Show what a GGUF file holds.",

@@ -38,6 +38,27 @@ context_option = click.option(
 )
 
 
+repack_option = click.option(
+    "--repack",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Lay weights out for speed in memory of their own, or run them from the file's map.",
+)
+
+_KV_TYPES = click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"])
+
+
+def kv_type_options(command: F) -> F:
+    """--type-k, --type-v: of the KV cache."""
+    for flags, what in ((("-ctk", "--type-k"), "keys"), (("-ctv", "--type-v"), "values")):
+        text = f"Type of the cached {what}."
+        command = click.option(*flags, type=_KV_TYPES, default="f16", show_default=True, help=text)(
+            command
+        )
+    return command
+
+
 def file_option(text: str) -> Callable[[F], F]:
     """-f/--file with its own help text; "-" is stdin."""
     return click.option("-f", "--file", "file", metavar="FILE", help=text)

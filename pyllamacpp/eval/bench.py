@@ -1,0 +1,253 @@
+"""Speed of a model on this machine, held against what the machine can do.
+
+Limits are measured in the same run, before and after each test: reading memory in order, and the
+arithmetic of the tier in use (int8, and float32 for float weights).
+
+A prompt's limit is its matrix products: two operations per weight and token, the output matrix for
+the last token alone; attention and all else come on top. A generated token's limit is what must be
+read: every matrix once, the norms, one row of the embedding, and the keys and values of the
+tokens before it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import _core
+from ..errors import InvalidArgumentError
+
+_FLOAT_TYPES = ("f32", "f16", "bf16")
+# Bytes per value of the KV cache.
+_KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+_WARM_UP_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of all threads together, per second: bytes read, int8 and float32 operations."""
+
+    read_bytes: float
+    int8_ops: float
+    float_ops: float
+
+    def best(self, other: Limits) -> Limits:
+        """The higher of each."""
+        return Limits(
+            max(self.read_bytes, other.read_bytes),
+            max(self.int8_ops, other.int8_ops),
+            max(self.float_ops, other.float_ops),
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one token costs: operations of matrix products by kind of weight, bytes read.
+
+    head_*: of the output matrix alone, which a prompt needs once. kv_bytes: per token before it.
+    """
+
+    int8_ops: float
+    float_ops: float
+    head_int8_ops: float
+    head_float_ops: float
+    weight_bytes: float
+    kv_bytes: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test: the median of tokens_per_s over n_reps, its least and most.
+
+    amount: operations (prompts) or bytes (generation) per token; limit: the rate of them that the
+    machine reached; share_of_limit: the time the limit allows over the time taken.
+    """
+
+    test: str
+    n_threads: int
+    tokens_per_s: float
+    least: float
+    most: float
+    n_reps: int
+    amount: float
+    limit: float
+    share_of_limit: float
+    limits: Limits
+
+    @property
+    def rate(self) -> float:
+        """Operations or bytes per second."""
+        return self.amount * self.tokens_per_s
+
+
+def work_of(model: _core.Model, type_k: str, type_v: str) -> Work:
+    """What a token costs, from the tensors of the file."""
+    config = model.config
+    tensors = {tensor.name: tensor for tensor in model.tensors}
+    head = "output.weight" if "output.weight" in tensors else "token_embd.weight"
+    ops = {True: 0.0, False: 0.0}  # by "is a float type"
+    n_bytes = 0.0
+    for name, tensor in tensors.items():
+        if name == "token_embd.weight":
+            n_bytes += tensor.n_bytes / tensor.shape[1]  # one row
+        if name == "token_embd.weight" and head != name:
+            continue
+        n_bytes += tensor.n_bytes
+        if len(tensor.shape) > 1:
+            ops[tensor.dtype in _FLOAT_TYPES] += 2.0 * math.prod(tensor.shape)
+    head_ops = 2.0 * math.prod(tensors[head].shape)
+    float_head = tensors[head].dtype in _FLOAT_TYPES
+    kv_values = config.n_layers * config.n_kv_heads * config.head_dim
+    return Work(
+        int8_ops=ops[False],
+        float_ops=ops[True],
+        head_int8_ops=0.0 if float_head else head_ops,
+        head_float_ops=head_ops if float_head else 0.0,
+        weight_bytes=n_bytes,
+        kv_bytes=kv_values * (_KV_BYTES[type_k] + _KV_BYTES[type_v]),
+    )
+
+
+class Bench:
+    """Runs tests on one model; `probe_bytes` is what the bandwidth probe reads.
+
+    Raises what loading a model and making a context raise.
+    """
+
+    def __init__(
+        self,
+        model: _core.Model,
+        *,
+        n_ctx: int,
+        n_threads: int = 0,
+        n_batch: int = 512,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        probe_bytes: int = 1 << 30,
+    ) -> None:
+        self.model = model
+        self.context = _core.Context(
+            model,
+            n_ctx=n_ctx,
+            n_batch=n_batch,
+            n_threads=n_threads,
+            n_threads_batch=n_threads,
+            type_k=type_k,
+            type_v=type_v,
+        )
+        self.work = work_of(model, type_k, type_v)
+        self._probe = _core.CpuLimitProbe(self.context.n_threads, probe_bytes)
+        self._rng = np.random.default_rng(0)
+        self._warm = False
+
+    def prompt(self, n: int, depth: int = 0, n_reps: int = 5) -> Result:
+        """Evaluates n tokens after `depth` others, the last one's logits wanted."""
+
+        def once() -> float:
+            self._fill(depth)
+            tokens = self._random_tokens(n)
+            start = time.perf_counter()
+            self.context.decode([(0, tokens, "last")])
+            return time.perf_counter() - start
+
+        seconds, limits = self._measure(once, n_reps, depth + n)
+        w = self.work
+        # Per token, the output matrix being needed for one of n.
+        int8_ops = w.int8_ops - w.head_int8_ops * (1 - 1 / n)
+        float_ops = w.float_ops - w.head_float_ops * (1 - 1 / n)
+        ops = int8_ops + float_ops
+        limit_seconds = int8_ops / limits.int8_ops + float_ops / limits.float_ops
+        return self._result(_name("pp", n, depth), n, seconds, ops, limit_seconds, limits)
+
+    def generate(self, n: int, depth: int = 0, n_reps: int = 5) -> Result:
+        """Generates n tokens greedily after `depth` others: sampling and text included."""
+
+        def once() -> float:
+            prompt = self._fill(max(depth, 1))
+            generation = _core.Generation(
+                self.context, prompt, max_tokens=n, temperature=0.0, ignore_eos=True
+            )
+            start = time.perf_counter()
+            for _ in range(n):
+                generation.next()
+            return time.perf_counter() - start
+
+        seconds, limits = self._measure(once, n_reps, depth + n)
+        n_bytes = self.work.weight_bytes + self.work.kv_bytes * (depth + n / 2)
+        limit_seconds = n_bytes / limits.read_bytes
+        return self._result(_name("tg", n, depth), n, seconds, n_bytes, limit_seconds, limits)
+
+    def _measure(
+        self, once: Callable[[], float], n_reps: int, n_tokens: int
+    ) -> tuple[list[float], Limits]:
+        if n_tokens > self.context.n_ctx:
+            raise InvalidArgumentError(
+                f"the test needs {n_tokens} tokens of context, there are {self.context.n_ctx}"
+            )
+        if not self._warm:
+            self._fill(min(_WARM_UP_TOKENS, self.context.n_ctx))
+            self._warm = True
+        before = self._limits()
+        seconds = [once() for _ in range(n_reps)]
+        return seconds, before.best(self._limits())
+
+    def _limits(self) -> Limits:
+        limits = self._probe.measure()
+        return Limits(
+            limits.bytes_per_second, limits.int_ops_per_second, limits.float_ops_per_second
+        )
+
+    def _fill(self, n: int) -> list[int]:
+        """An empty cache, then n tokens in it."""
+        self.context.trim(0, 0)
+        tokens = self._random_tokens(n)
+        if tokens:
+            self.context.decode([(0, tokens, "none")])
+        return tokens
+
+    def _random_tokens(self, n: int) -> list[int]:
+        ids: list[int] = self._rng.integers(0, self.model.config.n_vocab, n).tolist()
+        return ids
+
+    def _result(
+        self,
+        test: str,
+        n: int,
+        seconds: list[float],
+        amount: float,
+        limit_seconds: float,
+        limits: Limits,
+    ) -> Result:
+        median = statistics.median(seconds)
+        return Result(
+            test=test,
+            n_threads=self.context.n_threads,
+            tokens_per_s=n / median,
+            least=n / max(seconds),
+            most=n / min(seconds),
+            n_reps=len(seconds),
+            amount=amount,
+            limit=amount / limit_seconds,
+            share_of_limit=limit_seconds * n / median,
+            limits=limits,
+        )
+
+
+def run(
+    bench: Bench, prompts: list[int], generations: list[int], depths: list[int], n_reps: int
+) -> Iterator[Result]:
+    """All tests one after another: at each depth, each prompt and then each generation."""
+    for depth in depths:
+        for n in prompts:
+            yield bench.prompt(n, depth, n_reps)
+        for n in generations:
+            yield bench.generate(n, depth, n_reps)
+
+
+def _name(kind: str, n: int, depth: int) -> str:
+    return f"{kind}{n}@d{depth}" if depth else f"{kind}{n}"
