@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from operator import index
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core, log
 from .chat.format import ChatFormat
@@ -29,6 +29,7 @@ from .errors import (
     PyllamacppError,
     UnsupportedError,
 )
+from .loading import load
 from .models.resolve import resolve_model
 from .params import (
     RANDOM_SEED,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
+
+_T = TypeVar("_T")
 
 
 class Llama:
@@ -151,27 +154,29 @@ class Llama:
         self.model_path = str(resolve_model(model_path))
 
         started = perf_counter()
-        self._model: _core.Model | None = self._load(n_threads or 0)
-        if not vocab_only:
-            context = _core.Context(
-                self._model,
-                n_ctx=n_ctx,
-                n_batch=min(self.n_batch, n_ubatch),
-                n_threads=n_threads or 0,
-                n_threads_batch=n_threads_batch or 0,
-                type_k=kv_type("type_k", type_k),
-                type_v=kv_type("type_v", type_v),
+        self._model: _core.Model | None
+        if vocab_only:
+            self._model = self._open(lambda: _core.Model(self.model_path, vocab_only=True))
+        else:
+            self._model, context = self._open(
+                lambda: load(
+                    self.model_path,
+                    n_ctx=n_ctx,
+                    n_batch=min(self.n_batch, n_ubatch),
+                    n_threads=n_threads or 0,
+                    n_threads_batch=n_threads_batch or 0,
+                    type_k=kv_type("type_k", type_k),
+                    type_v=kv_type("type_v", type_v),
+                )
             )
             self._engine = Engine(self._model, context, logits_all=logits_all)
         if verbose:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
 
-    def _load(self, n_threads: int) -> _core.Model:
+    def _open(self, open_model: Callable[[], _T]) -> _T:
         try:
-            return _core.Model(
-                self.model_path, vocab_only=self._arguments["vocab_only"], n_threads=n_threads
-            )
+            return open_model()
         except FileError as error:
             raise ModelFileError(str(error)) from error
 

@@ -123,6 +123,11 @@ class Backend {
 
   virtual bool supports(DType type) const = 0;
   virtual std::unique_ptr<Weight> load_matrix(const WeightSource& source) = 0;
+  // Bytes of memory of its own that load_matrix, make_kv and make_stream take for these shapes; a
+  // matrix that is used as it lies in the file takes none.
+  virtual size_t matrix_bytes(DType type, int64_t rows, int64_t cols) const = 0;
+  virtual size_t kv_bytes(const KvShape& shape) const = 0;
+  virtual size_t stream_bytes(const StreamShape& shape) const = 0;
   // A table whose rows are looked up (the embedding); it may refer to `source.data` for good.
   virtual std::unique_ptr<Weight> load_table(const WeightSource& source) = 0;
   virtual std::unique_ptr<Weight> load_vector(const WeightSource& source) = 0;  // float32 [cols]

@@ -32,6 +32,23 @@ class CpuBackend final : public Backend {
     return weight;
   }
 
+  size_t matrix_bytes(DType type, int64_t rows, int64_t cols) const override {
+    const cpu::TypeKernels* k = kernels_.find(type);
+    const bool packs = k && k->pack && repack_ == Repack::automatic;
+    return packs ? k->packed_bytes(rows, cols) : 0;
+  }
+
+  size_t kv_bytes(const KvShape& shape) const override {
+    size_t page = 0;
+    for (const DType type : {shape.type_k, shape.type_v})
+      if (const cpu::KvKernels* k = kernels_.find_kv(type)) page += k->page_bytes(shape.head_dim);
+    return size_t(shape.n_pages) * size_t(shape.n_kv_heads) * page;
+  }
+
+  size_t stream_bytes(const StreamShape& shape) const override {
+    return cpu_stream_bytes(kernels_, shape);
+  }
+
   std::unique_ptr<Weight> load_table(const WeightSource& source) override {
     auto weight = std::make_unique<CpuWeight>();
     weight->source = source;

@@ -34,6 +34,7 @@ struct CpuKvLayer final : KvLayer {
   CpuKvSide k, v;
 };
 
+size_t cpu_stream_bytes(const cpu::KernelTable& kernels, const StreamShape& shape);
 std::unique_ptr<Stream> make_cpu_stream(const cpu::KernelTable& kernels, const StreamShape& shape);
 
 }  // namespace pyllamacpp

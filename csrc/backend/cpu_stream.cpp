@@ -125,14 +125,29 @@ class CpuStream final : public Stream {
   std::vector<Private> private_;  // per thread
 };
 
+// How long the stream's buffers are.
+struct StreamSizes {
+  StreamSizes(const cpu::KernelTable& kernels, const StreamShape& shape)
+      : rows(size_t(shape.max_rows)),
+        q_dim(int64_t(shape.attention.n_heads) * shape.attention.head_dim),
+        kv_dim(int64_t(shape.attention.n_kv_heads) * shape.attention.head_dim),
+        longest(std::max({shape.dim, shape.n_ff, q_dim})) {
+    for (int i = 0; i < kernels.n_types; ++i)
+      for (int64_t k : {shape.dim, shape.n_ff, q_dim})
+        panels = std::max(panels, kernels.types[i].scratch_bytes(k));
+  }
+  size_t rows;
+  int64_t q_dim, kv_dim, longest;
+  size_t panels = 0;  // per thread
+  // Quantized columns are smaller than floats by enough for any kind to fit.
+  size_t act_row() const { return size_t(longest) * sizeof(float) + 64; }
+};
+
 CpuStream::CpuStream(const cpu::KernelTable& kernels, const StreamShape& shape)
     : k_(kernels), shape_(shape), pool_(std::max(shape.n_threads, shape.n_threads_batch)) {
-  const size_t rows = size_t(shape.max_rows);
-  const int64_t q_dim = int64_t(attention().n_heads) * attention().head_dim;
-  const int64_t kv_dim = int64_t(attention().n_kv_heads) * attention().head_dim;
-  const int64_t longest = std::max({shape.dim, shape.n_ff, q_dim});
-  // Quantized columns are smaller than floats by enough for any kind to fit.
-  const size_t act_row = size_t(longest) * sizeof(float) + 64;
+  const StreamSizes sizes(kernels, shape);
+  const size_t rows = sizes.rows, act_row = sizes.act_row();
+  const int64_t q_dim = sizes.q_dim, kv_dim = sizes.kv_dim;
   const auto floats = [&](int64_t n) { return Buffer(rows * size_t(n) * sizeof(float), "batch"); };
   x_ = floats(shape.dim);
   rope_ = floats(attention().rope_dims);
@@ -144,17 +159,13 @@ CpuStream::CpuStream(const cpu::KernelTable& kernels, const StreamShape& shape)
   up_ = floats(shape.n_ff);
   for (Buffer& acts : acts_) acts = Buffer(rows * act_row, "batch");
   ffn_acts_ = Buffer(rows * act_row, "batch");
-  size_t panels = 0;
-  for (int i = 0; i < k_.n_types; ++i)
-    for (int64_t k : {shape.dim, shape.n_ff, q_dim})
-      panels = std::max(panels, k_.types[i].scratch_bytes(k));
   const size_t queries =
       size_t(kAttentionRows) * size_t(attention().n_heads / attention().n_kv_heads);
   private_.resize(size_t(pool_.size()));
   for (Private& p : private_) {
-    p.panels = Buffer(panels, "batch");
+    p.panels = Buffer(sizes.panels, "batch");
     for (Buffer& acts : p.acts) acts = Buffer(act_row, "batch");
-    p.floats = Buffer(size_t(longest) * sizeof(float), "batch");
+    p.floats = Buffer(size_t(sizes.longest) * sizeof(float), "batch");
     p.q.reserve(queries);
     p.out.reserve(queries);
     p.first_key.reserve(queries);
@@ -419,6 +430,15 @@ void CpuStream::head(const Weight& norm, const Weight& output, float* logits) {
 }
 
 }  // namespace
+
+size_t cpu_stream_bytes(const cpu::KernelTable& kernels, const StreamShape& shape) {
+  const StreamSizes s(kernels, shape);
+  const int64_t row_floats =
+      shape.dim + shape.attention.rope_dims + 2 * s.q_dim + 2 * s.kv_dim + 2 * shape.n_ff;
+  const size_t threads = size_t(std::max(shape.n_threads, shape.n_threads_batch));
+  const size_t thread = s.panels + 3 * s.act_row() + size_t(s.longest) * sizeof(float);
+  return s.rows * (size_t(row_floats) * sizeof(float) + 4 * s.act_row()) + threads * thread;
+}
 
 std::unique_ptr<Stream> make_cpu_stream(const cpu::KernelTable& kernels, const StreamShape& shape) {
   if (shape.attention.head_dim > cpu::kMaxHeadDim)

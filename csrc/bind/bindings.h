@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "backend/cpu_backend.h"
 #include "base/error.h"
 #include "gguf/gguf_reader.h"
 #include "session/context.h"
@@ -42,6 +43,11 @@ auto PyContext::exclusive(const F& f) {
   }
 }
 
+// Values by the names that Python knows. Throw Error(invalid_argument).
+Repack repack_named(const std::string& name);
+const char* repack_name(Repack repack);
+DType kv_type_named(const char* argument, const std::string& name);
+
 // Python objects from what a file holds. Text that is not UTF-8 gets U+FFFD.
 pybind11::str to_str(std::string_view text);
 pybind11::dict metadata_dict(const GgufFile& file);
@@ -51,6 +57,7 @@ void register_errors(pybind11::module_& m);
 void register_gguf(pybind11::module_& m);
 void register_tokenizer(pybind11::module_& m);
 void register_model(pybind11::module_& m);
+void register_memory_plan(pybind11::module_& m);
 void register_limits(pybind11::module_& m);
 void register_context(pybind11::module_& m);
 void register_generation(pybind11::module_& m);

@@ -24,6 +24,13 @@ PyContext::PyContext(std::shared_ptr<const Model> model, const ContextParams& pa
   });
 }
 
+DType kv_type_named(const char* argument, const std::string& name) {
+  const DTypeTraits* type = find_dtype(name);
+  if (!type)
+    fail(ErrorKind::invalid_argument, argument, " is '", name, "', which is no tensor type");
+  return type->type;
+}
+
 namespace {
 
 WantLogits want_named(const std::string& name) {
@@ -31,13 +38,6 @@ WantLogits want_named(const std::string& name) {
   if (name == "last") return WantLogits::last;
   if (name == "all") return WantLogits::all;
   fail(ErrorKind::invalid_argument, "logits is '", name, "', expected 'none', 'last' or 'all'");
-}
-
-DType kv_type(const char* argument, const std::string& name) {
-  const DTypeTraits* type = find_dtype(name);
-  if (!type)
-    fail(ErrorKind::invalid_argument, argument, " is '", name, "', which is no tensor type");
-  return type->type;
 }
 
 using Pieces = std::vector<std::tuple<int32_t, std::vector<int32_t>, std::string>>;
@@ -69,7 +69,7 @@ void register_context(py::module_& m) {
              return std::make_shared<PyContext>(
                  std::move(model),
                  ContextParams{n_ctx, n_batch, n_threads, n_threads_batch, max_sequences,
-                               kv_type("type_k", type_k), kv_type("type_v", type_v)});
+                               kv_type_named("type_k", type_k), kv_type_named("type_v", type_v)});
            }),
            py::arg("model"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
            py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1,

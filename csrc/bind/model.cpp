@@ -7,15 +7,13 @@ namespace py = pybind11;
 
 namespace pyllamacpp {
 
-namespace {
-
 Repack repack_named(const std::string& name) {
   if (name == "auto") return Repack::automatic;
   if (name == "never") return Repack::never;
   fail(ErrorKind::invalid_argument, "repack is '", name, "', expected 'auto' or 'never'");
 }
 
-}  // namespace
+const char* repack_name(Repack repack) { return repack == Repack::never ? "never" : "auto"; }
 
 void register_model(py::module_& m) {
   py::class_<ModelConfig>(m, "ModelConfig", "The shape of a model.")

@@ -12,6 +12,7 @@
 #include "chat/chat_format.h"
 #include "chat/options.h"
 #include "session/generation.h"
+#include "session/memory_plan.h"
 
 #if defined(_WIN32)
 #define NOMINMAX
@@ -123,10 +124,18 @@ int chat(Context& context, const Options& options, const GenerationParams& param
 }
 
 int run(const Options& options) {
-  const auto model = std::make_shared<const Model>(options.model, ModelParams{});
   ContextParams params;
-  params.n_ctx = options.n_ctx ? options.n_ctx : std::min(model->config().n_ctx_train, 4096);
+  params.n_ctx = options.n_ctx;
   params.n_threads = options.n_threads;
+  MemoryPlan plan = plan_memory(options.model, params, Repack::automatic);
+  if (options.n_ctx == 0) {  // the least of the model's own, 4096 and what fits
+    const int64_t most = plan.most_ctx > 0 ? std::min<int64_t>(plan.most_ctx, 4096) : 4096;
+    params.n_ctx = int32_t(std::min<int64_t>(plan.context.n_ctx, most));
+    plan = plan_memory(options.model, params, Repack::automatic);
+  }
+  require_fit(options.model, plan);
+  const auto model =
+      std::make_shared<const Model>(options.model, ModelParams{.repack = plan.repack});
   Context context(model, params);
   context.set_poll([] { return interrupted.load(); });
   catch_interrupts();

@@ -20,11 +20,24 @@ int32_t in_range(const char* name, int32_t value, int32_t least, int32_t most) {
   return value;
 }
 
-ContextParams with_defaults(const Model& model, ContextParams p) {
+const Backend& backend_of(const Model& model) {
   if (model.vocab_only())
     fail(ErrorKind::invalid_argument, model.file().name(),
          " was loaded with vocab_only: it has no weights to run");
-  if (p.n_ctx == 0) p.n_ctx = model.config().n_ctx_train;
+  return model.backend();
+}
+
+AttentionShape attention_shape(const ModelConfig& c, int32_t n_ctx) {
+  RopeTable rope = rope_table(c.rope, n_ctx);
+  return {c.n_heads,   c.n_kv_heads,  c.head_dim,
+          c.rope.dims, c.rope_layout, std::move(rope.frequencies),
+          rope.scale,  c.window,      c.norm_eps};
+}
+
+}  // namespace
+
+ContextParams with_defaults(const ModelConfig& config, const Backend& backend, ContextParams p) {
+  if (p.n_ctx == 0) p.n_ctx = config.n_ctx_train;
   in_range("n_ctx", p.n_ctx, 1, 1 << 30);
   p.n_batch = std::min(in_range("n_batch", p.n_batch, 1, 1 << 20), p.n_ctx);
   if (in_range("n_threads", p.n_threads, 0, kMostThreads) == 0)
@@ -33,18 +46,11 @@ ContextParams with_defaults(const Model& model, ContextParams p) {
     p.n_threads_batch = p.n_threads;
   in_range("max_sequences", p.max_sequences, 1, kMostSequences);
   for (const auto& [name, type] : {std::pair{"type_k", p.type_k}, std::pair{"type_v", p.type_v}})
-    if (!model.backend().supports_kv(type, model.config().head_dim))
+    if (!backend.supports_kv(type, config.head_dim))
       fail(ErrorKind::unsupported, name, "=", traits(type).name, " is not possible with heads of ",
-           model.config().head_dim,
+           config.head_dim,
            " values; f32, f16 and bf16 always are, q8_0 and q4_0 for multiples of 32");
   return p;
-}
-
-AttentionShape attention_shape(const ModelConfig& c, int32_t n_ctx) {
-  RopeTable rope = rope_table(c.rope, n_ctx);
-  return {c.n_heads,   c.n_kv_heads,  c.head_dim,
-          c.rope.dims, c.rope_layout, std::move(rope.frequencies),
-          rope.scale,  c.window,      c.norm_eps};
 }
 
 StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
@@ -57,11 +63,9 @@ StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
           attention_shape(c, p.n_ctx)};
 }
 
-}  // namespace
-
 Context::Context(std::shared_ptr<const Model> model, const ContextParams& params)
     : model_(std::move(model)),
-      params_(with_defaults(*model_, params)),
+      params_(with_defaults(model_->config(), backend_of(*model_), params)),
       stream_(model_->backend().make_stream(stream_shape(model_->config(), params_))),
       cache_(model_->backend(), model_->config().n_layers,
              {0, model_->config().n_kv_heads, model_->config().head_dim, params_.type_k,

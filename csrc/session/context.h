@@ -25,6 +25,14 @@ struct ContextParams {
   DType type_v = DType::f16;
 };
 
+// The parameters without zeros. Throws Error for values out of range, or types of keys and values
+// that the backend cannot hold.
+ContextParams with_defaults(const ModelConfig& config, const Backend& backend,
+                            ContextParams params);
+
+// What a context asks of a backend's stream; the parameters have no zeros left.
+StreamShape stream_shape(const ModelConfig& config, const ContextParams& params);
+
 enum class WantLogits { none, last, all };
 
 // Tokens appended to one sequence.

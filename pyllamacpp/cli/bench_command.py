@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import _core
+from ..loading import Repack
 from .group import ExampleCommand
 from .options import json_option, kv_type_options, model_option, repack_option, threads_option
 from .runtime import find_model, status
@@ -90,7 +91,7 @@ def command(
     threads: int | None,
     type_k: str,
     type_v: str,
-    repack: Literal["auto", "never"],
+    repack: Repack,
     as_json: bool,
 ) -> None:
     """Measure tokens per second, and what share of this machine's limits they are.

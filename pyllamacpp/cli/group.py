@@ -18,6 +18,7 @@ _COMMANDS = {
     "inspect": "Show what a GGUF file holds.",
     "models": "List the models that are here or can be fetched.",
     "perplexity": "Measure how well a model predicts a text.",
+    "plan": "Show what a model would take of this machine's memory.",
     "pull": "Fetch a model into the cache.",
     "rm": "Remove a fetched model.",
     "tokenize": "Show the tokens of a text.",

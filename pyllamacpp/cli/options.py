@@ -34,7 +34,7 @@ context_option = click.option(
     "-c",
     "--ctx",
     type=click.IntRange(min=1),
-    help="Tokens of context.  [default: the least of the model's own and 4096]",
+    help="Tokens of context.  [default: the least of the model's own, 4096 and what fits]",
 )
 
 

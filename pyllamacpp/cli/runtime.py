@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from .. import _core
 from ..engine import Engine
+from ..loading import Repack, load
+from ..log import logger
 from ..models.cache import is_cached
 from ..models.catalogue import CATALOGUE, DEFAULT_MODEL
 from ..models.resolve import resolve_model
@@ -42,23 +47,56 @@ def fetch(name: str) -> Path:
     return pull(name, show_progress=sys.stderr.isatty())
 
 
-def open_engine(model: str | None, threads: int | None, ctx: int | None) -> Engine:
-    """Loads MODEL with a context of `ctx` tokens and prints what was chosen."""
+def open_engine(
+    model: str | None,
+    threads: int | None,
+    ctx: int | None,
+    *,
+    type_k: str = "f16",
+    type_v: str = "f16",
+    repack: Repack = "auto",
+) -> Engine:
+    """Loads MODEL with a context of `ctx` tokens and prints what was chosen.
+
+    ctx: None is the least of the model's own, 4096 and what fits into memory.
+    """
     path = find_model(model)
-    loaded = _core.Model(str(path), n_threads=threads or 0)
+    wanted = ctx or min(_core.plan_memory(str(path)).n_ctx, DEFAULT_CTX)
+    with warnings_to_stderr():
+        loaded, context = load(
+            str(path),
+            n_ctx=wanted,
+            n_threads=threads or 0,
+            type_k=type_k,
+            type_v=type_v,
+            repack=repack,
+            shrink=ctx is None,
+        )
     own = loaded.config.n_ctx_train
-    context = _core.Context(
-        loaded,
-        n_ctx=ctx or min(own, DEFAULT_CTX),
-        n_threads=threads or 0,
-        n_threads_batch=threads or 0,
-    )
     note = f" (more than the {own} it was made for)" if context.n_ctx > own else ""
+    if context.n_ctx < wanted:
+        note = " (more does not fit into memory)"
     status(
         f"{path.stem}, context {context.n_ctx} tokens{note}, "
         f"{context.n_threads} threads, {_core.isa()}"
     )
     return Engine(loaded, context)
+
+
+@contextmanager
+def warnings_to_stderr() -> Iterator[None]:
+    """What the library warns of, as status lines."""
+
+    class ToStatus(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            status(record.getMessage())
+
+    handler = ToStatus(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def generation_params(

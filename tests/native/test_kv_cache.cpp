@@ -28,6 +28,9 @@ struct FakeKv : KvLayer {
 struct FakeBackend : Backend {
   bool supports(DType) const override { return false; }
   std::unique_ptr<Weight> load_matrix(const WeightSource&) override { return nullptr; }
+  size_t matrix_bytes(DType, int64_t, int64_t) const override { return 0; }
+  size_t kv_bytes(const KvShape&) const override { return 0; }
+  size_t stream_bytes(const StreamShape&) const override { return 0; }
   std::unique_ptr<Weight> load_table(const WeightSource&) override { return nullptr; }
   std::unique_ptr<Weight> load_vector(const WeightSource&) override { return nullptr; }
   void finish_loading() override {}

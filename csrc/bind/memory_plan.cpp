@@ -1,0 +1,53 @@
+#include "session/memory_plan.h"
+
+#include <pybind11/stl.h>
+
+#include "base/memory.h"
+#include "bind/bindings.h"
+
+namespace py = pybind11;
+
+namespace pyllamacpp {
+
+void register_memory_plan(py::module_& m) {
+  py::class_<MemoryPlan>(m, "MemoryPlan", "What a model and a context will take, in bytes.")
+      .def_readonly("mapped", &MemoryPlan::mapped, "weights read from the file's map")
+      .def_readonly("packed", &MemoryPlan::packed, "weights in memory of our own")
+      .def_readonly("kv", &MemoryPlan::kv, "keys and values of n_ctx tokens")
+      .def_readonly("scratch", &MemoryPlan::scratch, "one batch, and the logits of a token")
+      .def_readonly("available", &MemoryPlan::available, "what this process may still take")
+      .def_readonly("most_ctx", &MemoryPlan::most_ctx, "tokens of the largest context that fits")
+      .def_readonly("most_ctx_q8_0", &MemoryPlan::most_ctx_q8_0)
+      .def_property_readonly("n_ctx", [](const MemoryPlan& p) { return p.context.n_ctx; })
+      .def_property_readonly("n_batch", [](const MemoryPlan& p) { return p.context.n_batch; })
+      .def_property_readonly("n_threads", [](const MemoryPlan& p) { return p.context.n_threads; })
+      .def_property_readonly("repack", [](const MemoryPlan& p) { return repack_name(p.repack); })
+      .def_property_readonly("own", &MemoryPlan::own)
+      .def_property_readonly("fits", &MemoryPlan::fits)
+      .def_property_readonly("fits_in_memory", &MemoryPlan::fits_in_memory);
+  m.def(
+      "plan_memory",
+      [](const std::string& path, int32_t n_ctx, int32_t n_batch, int32_t n_threads,
+         int32_t n_threads_batch, const std::string& type_k, const std::string& type_v,
+         const std::string& repack, uint64_t available) {
+        ContextParams params;
+        params.n_ctx = n_ctx;
+        params.n_batch = n_batch;
+        params.n_threads = n_threads;
+        params.n_threads_batch = n_threads_batch;
+        params.type_k = kv_type_named("type_k", type_k);
+        params.type_v = kv_type_named("type_v", type_v);
+        const py::gil_scoped_release release;
+        return plan_memory(path, params, repack_named(repack), available);
+      },
+      py::arg("path"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
+      py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("type_k") = "f16",
+      py::arg("type_v") = "f16", py::arg("repack") = "auto", py::arg("available") = 0,
+      "The plan from the file's header alone; available=0 is what this process may take now.");
+  m.def("require_fit", &require_fit, py::arg("path"), py::arg("plan"),
+        "Raises OutOfMemoryError that says what would fit unless the plan fits.");
+  m.def("available_memory", &available_memory, py::arg("root") = "",
+        "Bytes this process may still take; root: where /proc and /sys are looked for.");
+}
+
+}  // namespace pyllamacpp

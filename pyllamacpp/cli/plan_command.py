@@ -1,0 +1,125 @@
+"""pyllamacpp plan"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import click
+
+from .. import _core
+from ..loading import Repack
+from .group import ExampleCommand
+from .options import context_option, json_option, kv_type_options, repack_option
+from .runtime import DEFAULT_CTX, find_model
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def _size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """Bytes of a size such as 16G or 512M, in powers of 1024."""
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    n_bytes = int(float(match[1]) * 1024 ** _POWERS[match[2].upper()]) if match else 0
+    if not 0 < n_bytes < 1 << 60:
+        raise click.BadParameter(f"{text!r} is not a size such as 16G or 512M")
+    return n_bytes
+
+
+@click.command(
+    "plan",
+    cls=ExampleCommand,
+    examples=[
+        "pyllamacpp plan smollm2-135m",
+        "pyllamacpp plan model.gguf --ctx 32768 --ram 16G",
+        "pyllamacpp plan model.gguf --ctx 131072 --type-k q8_0 --type-v q8_0 --json",
+    ],
+)
+@click.argument("model", required=False)
+@click.option("-m", "--model", "model_option", metavar="MODEL", help="The same as MODEL.")
+@context_option
+@click.option(
+    "--ram",
+    metavar="SIZE",
+    callback=_size,
+    help="Pretend that this much memory is available, e.g. 16G.  [default: what there is]",
+)
+@click.option(
+    "-b",
+    "--batch",
+    default=512,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Tokens evaluated in one pass at most.",
+)
+@kv_type_options
+@repack_option
+@json_option
+def command(
+    model: str | None,
+    model_option: str | None,
+    ctx: int | None,
+    ram: int | None,
+    batch: int,
+    type_k: str,
+    type_v: str,
+    repack: Repack,
+    as_json: bool,
+) -> None:
+    """Show what MODEL would take of this machine's memory, from its header alone.
+
+    Weights are laid out anew in memory where all fits with a tenth to spare, else run from the
+    file's map, which the system may drop and read again. Keys, values and working memory must fit:
+    loading refuses what does not, and says what would. Exit code 1 if it does not fit.
+    """
+    if model is not None and model_option is not None:
+        raise click.UsageError("Give MODEL once.")
+    path = str(find_model(model if model is not None else model_option))
+
+    def plan_for(n_ctx: int) -> _core.MemoryPlan:
+        return _core.plan_memory(
+            path,
+            n_ctx=n_ctx,
+            n_batch=batch,
+            type_k=type_k,
+            type_v=type_v,
+            repack=repack,
+            available=ram or 0,
+        )
+
+    plan = plan_for(ctx or 0)
+    if ctx is None and plan.n_ctx > DEFAULT_CTX:
+        plan = plan_for(DEFAULT_CTX)
+    if as_json:
+        click.echo(json.dumps(_object(plan), indent=2))
+    else:
+        click.echo(_page(plan, type_k, type_v))
+    _core.require_fit(path, plan)
+
+
+def _object(plan: _core.MemoryPlan) -> dict[str, object]:
+    names = ["mapped", "packed", "kv", "scratch", "own", "available", "n_ctx", "n_batch"]
+    names += ["most_ctx", "most_ctx_q8_0", "repack", "fits", "fits_in_memory"]
+    return {name: getattr(plan, name) for name in names}
+
+
+def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
+    kv_per_token = plan.kv / plan.n_ctx
+    types = type_k if type_k == type_v else f"{type_k}, {type_v}"
+    rows = [
+        ("weights in memory", plan.packed, "laid out for the kernels"),
+        ("weights from the file", plan.mapped, "mapped: can be dropped and read again"),
+        ("keys and values", plan.kv, f"{plan.n_ctx} tokens of {kv_per_token:,.0f} bytes, {types}"),
+        ("working memory", plan.scratch, f"batches of {plan.n_batch}, {plan.n_threads} threads"),
+        ("must fit", plan.own, ""),
+        ("available", plan.available, ""),
+    ]
+    lines = [f"{name:<22} {n_bytes / 2**20:>12,.1f} MiB  {note}" for name, n_bytes, note in rows]
+    if plan.fits and not plan.fits_in_memory:
+        verdict = "fits, slowly: the weights are read from the file again and again"
+    else:
+        verdict = "fits" if plan.fits else "does not fit"
+    lines.append(f"{verdict}; the largest context that would: {plan.most_ctx:,} tokens")
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,52 @@
+"""Loads a model with a context, after the plan of its memory."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from . import _core
+from .log import logger
+
+Repack = Literal["auto", "never"]
+
+
+def load(
+    path: str,
+    *,
+    n_ctx: int = 0,
+    n_batch: int = 512,
+    n_threads: int = 0,
+    n_threads_batch: int = 0,
+    type_k: str = "f16",
+    type_v: str = "f16",
+    repack: Repack = "auto",
+    shrink: bool = False,
+) -> tuple[_core.Model, _core.Context]:
+    """The model and a context, if they fit into the memory there is.
+
+    n_ctx: 0 is the model's own. shrink: take the largest context that fits instead of refusing.
+
+    Raises OutOfMemoryError before anything is loaded, saying what would fit, and what loading
+    raises. A model whose weights exceed memory runs from the file, slowly: a warning says so.
+    """
+    shape: dict[str, Any] = {
+        "n_batch": n_batch,
+        "n_threads": n_threads,
+        "n_threads_batch": n_threads_batch,
+        "type_k": type_k,
+        "type_v": type_v,
+    }
+    plan = _core.plan_memory(path, n_ctx=n_ctx, repack=repack, **shape)
+    if shrink and not plan.fits and 0 < plan.most_ctx < plan.n_ctx:
+        plan = _core.plan_memory(path, n_ctx=plan.most_ctx, repack=repack, **shape)
+    _core.require_fit(path, plan)
+    if not plan.fits_in_memory:
+        logger.warning(
+            "%s: %.1f GiB of weights do not fit into the %.1f GiB available and are read from the "
+            "file again and again, which is slow; a smaller quantization or model would not be",
+            path,
+            plan.mapped / 2**30,
+            (plan.available - plan.own) / 2**30,
+        )
+    model = _core.Model(path, repack=plan.repack, n_threads=n_threads)
+    return model, _core.Context(model, n_ctx=plan.n_ctx, **shape)

@@ -1,0 +1,175 @@
+"""The plan of memory: its figures, its refusals, and what the system says is available."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+from tiny_model import TinyModel
+
+from pyllamacpp import Llama, _core
+from pyllamacpp.errors import FormatError, InvalidArgumentError, OutOfMemoryError, UnsupportedError
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    return str(TinyModel().write(tmp_path / "tiny.gguf"))
+
+
+def test_figures_of_the_default_model(default_model: Path) -> None:
+    """Packed as large as in the file; the tied table is mapped for lookups and packed as output."""
+    plan = _core.plan_memory(
+        str(default_model), n_ctx=1000, type_v="q8_0", available=GIB, n_threads=2
+    )
+    packed = mapped = 0
+    for tensor in gguf.GGUFReader(default_model).tensors:
+        n_bytes = int(tensor.n_bytes)
+        packed += n_bytes if len(tensor.shape) > 1 else 4 * math.prod(map(int, tensor.shape))
+        mapped += n_bytes if tensor.name == "token_embd.weight" else 0
+    assert (plan.packed, plan.mapped) == (packed, mapped)
+    assert plan.kv == 30 * 3 * 1024 * 64 * (2 + 34 / 32)  # whole pages of 32 tokens
+    assert plan.own == plan.packed + plan.kv + plan.scratch
+    assert (plan.n_ctx, plan.n_batch, plan.n_threads) == (1000, 512, 2)
+    assert plan.fits
+    assert plan.repack == "auto"
+
+
+def test_what_is_really_taken(default_model: Path, tmp_path: Path) -> None:
+    """Memory of our own after a full context, against the plan, in a process of its own."""
+    script = """
+import re, sys
+from pyllamacpp import _core
+def own():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
+path, repack = sys.argv[1:]
+plan = _core.plan_memory(path, n_ctx=512, repack=repack, n_threads=2)
+before = own()
+model = _core.Model(path, repack=repack, n_threads=2)
+context = _core.Context(model, n_ctx=512, n_threads=2)
+context.decode([(0, list(range(100, 612)), "last")])
+print(plan.own, own() - before)
+"""
+    for repack in ("auto", "never"):
+        command = [sys.executable, "-c", script, str(default_model), repack]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        planned, taken = map(int, done.stdout.split())
+        # The tokenizer's tables come on top; scratch is planned for every kind of activation.
+        assert planned - 20e6 < taken < planned + 25e6
+
+
+@pytest.mark.parametrize("repack", ["auto", "never"])
+def test_the_border(tiny: str, repack: str) -> None:
+    def plan(n_ctx: int, available: int) -> _core.MemoryPlan:
+        return _core.plan_memory(tiny, n_ctx=n_ctx, repack=repack, available=available)
+
+    own = plan(4096, GIB).own
+    assert plan(4096, own).fits
+    assert not plan(4096, own - 1).fits
+    most = plan(4096, own - 1).most_ctx
+    assert most == 4096 - 32
+    assert plan(most, own - 1).fits
+    assert plan(4096, own).most_ctx == 4096
+    assert plan(4096, 1).most_ctx == 0
+
+
+def test_packing_needs_a_tenth_to_spare(default_model: Path) -> None:
+    path = str(default_model)
+    full = _core.plan_memory(path, n_ctx=512, available=GIB)
+    enough = full.own + full.own // 10 + full.mapped
+    assert _core.plan_memory(path, n_ctx=512, available=enough).repack == "auto"
+    less = _core.plan_memory(path, n_ctx=512, available=enough - 1)
+    assert less.repack == "never"
+    assert less.packed < full.packed
+    assert less.mapped > full.mapped
+
+
+def test_refusals(tiny: str, tmp_path: Path) -> None:
+    plan = _core.plan_memory(tiny, n_ctx=4096, repack="never", available=2_000_000)
+    message = r"tiny.gguf needs 0\.00 GiB of memory .* of 4096 tokens .* are available; a "
+    with pytest.raises(OutOfMemoryError, match=message):
+        _core.require_fit(tiny, plan)
+    with pytest.raises(MemoryError, match=r"are available; a context of \d+ tokens would fit"):
+        Llama(tiny, n_ctx=1 << 30, verbose=False)
+    with pytest.raises(InvalidArgumentError, match="n_ctx"):
+        _core.plan_memory(tiny, n_ctx=(1 << 30) + 1)
+    with pytest.raises(UnsupportedError, match="type_k=q8_0 is not possible with heads of 16"):
+        _core.plan_memory(tiny, type_k="q8_0")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    with pytest.raises(FormatError, match=r"bad\.gguf"):
+        _core.plan_memory(str(tmp_path / "bad.gguf"))
+
+
+def test_a_context_is_shrunk_to_what_fits(tiny: str, tmp_path: Path) -> None:
+    script = """
+import re, resource, sys
+from pyllamacpp import _core
+from pyllamacpp.loading import load
+size = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20), resource.RLIM_INFINITY))
+model, context = load(sys.argv[1], n_ctx=4 << 20, n_threads=1, shrink=True)
+print(context.n_ctx)
+try:
+    load(sys.argv[1], n_ctx=4 << 20, n_threads=1)
+except MemoryError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script, tiny]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    chosen, sentence = done.stdout.splitlines()
+    assert 100_000 < int(chosen) < (256 << 20) // 256  # 256 bytes a token
+    assert "would fit" in sentence
+
+
+def tree(root: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(root)
+
+
+def test_available_memory(tmp_path: Path) -> None:
+    machine = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n"}
+    v2 = {
+        "proc/self/cgroup": "0::/outer/inner\n",
+        "sys/fs/cgroup/outer/memory.max": "5000000\n",
+        "sys/fs/cgroup/outer/memory.current": "3000000\n",
+        "sys/fs/cgroup/outer/memory.stat": "anon 1\ninactive_file 1000000\n",
+        "sys/fs/cgroup/outer/inner/memory.max": "max\n",
+        "sys/fs/cgroup/outer/inner/memory.current": "2000000\n",
+    }
+    v1 = {
+        "proc/self/cgroup": "5:cpu,memory:/docker/x\n4:cpuset:/\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": "4000000\n",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": "1500000\n",
+        "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 500000\n",
+    }
+    assert _core.available_memory(tree(tmp_path / "plain", machine)) == 8000 << 10
+    assert _core.available_memory(tree(tmp_path / "v2", machine | v2)) == 3_000_000
+    assert _core.available_memory(tree(tmp_path / "v1", machine | v1)) == 3_000_000
+    low = v2 | {"sys/fs/cgroup/outer/memory.max": "1000000\n"}
+    assert _core.available_memory(tree(tmp_path / "low", machine | low)) == 0
+    assert 0 < _core.available_memory() < 1 << 50
+
+
+def test_command(run, tiny: str) -> None:
+    answer = run("plan", tiny, "--ctx", "2048", "--ram", "16G", "--json")
+    assert answer.returncode == 0, answer.stderr
+    plan = json.loads(answer.stdout)
+    assert (plan["n_ctx"], plan["available"], plan["fits"]) == (2048, 16 << 30, True)
+    page = run("plan", "-m", tiny, "--ram", "1.5MiB", "--type-k", "f32")
+    assert page.returncode == 1
+    assert "does not fit" in page.stdout
+    assert re.search("available +1.5 MiB", page.stdout)
+    assert page.stderr.count("\n") == 1
+    for wrong in ("x", "0", "-1G", "1X", "1e9"):
+        assert run("plan", tiny, "--ram", wrong).returncode == 2
+    assert run("plan", tiny, "-m", tiny).returncode == 2
