@@ -8,24 +8,32 @@
 
 namespace pyllamacpp {
 
+struct FormatSpec;
+
 class ChatFormat {
  public:
   // `name`: a format's name, or empty to recognise the file's own template. Throws
   // Error(unsupported) when that is not possible, naming the formats.
   static ChatFormat choose(const GgufFile& file, std::string_view name);
+  // Names of all formats: "chatml, llama-2, llama-3".
+  static std::string names();
 
-  std::string_view name() const { return "chatml"; }
+  std::string_view name() const;
+  bool recognised() const { return recognised_; }  // from the file, not chosen by name
   // What the file's template says when the user gives no system message; may be empty.
   const std::string& default_system() const { return default_system_; }
 
   // Text of the conversation's beginning; `system` may be empty.
   std::string opening(std::string_view system) const;
-  // Text of one user message, up to where the answer begins.
-  std::string turn(std::string_view message) const;
+  // Text of one user message, up to where the answer begins. The first one carries the system
+  // message in formats that have no turn of their own for it.
+  std::string turn(std::string_view message, std::string_view system, bool first) const;
   // Text between an answer and the next turn.
   std::string closing() const;
 
  private:
+  const FormatSpec* spec_ = nullptr;
+  bool recognised_ = false;
   std::string default_system_;
 };
 

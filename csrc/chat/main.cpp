@@ -92,17 +92,20 @@ int chat(Context& context, const Options& options, const GenerationParams& param
   const ChatFormat format = ChatFormat::choose(context.model().file(), options.format);
   const bool terminal = is_terminal();
   if (terminal)
-    std::cerr << "format " << format.name() << ", context " << context.params().n_ctx
+    std::cerr << "format " << format.name() << (format.recognised() ? " (the file's own)" : "")
+              << ", context " << context.params().n_ctx
               << " tokens; Ctrl-C stops an answer, Ctrl-D leaves\n";
   const std::string& system = options.system.empty() ? format.default_system() : options.system;
   std::vector<int32_t> conversation = tokenizer.encode(format.opening(system), true, true);
+  bool first = true;
   for (std::string line;;) {
     interrupted = false;
     if (terminal) std::cerr << "> " << std::flush;
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
     std::vector<int32_t> prompt = conversation;
-    const std::vector<int32_t> turn = tokenizer.encode(format.turn(line), false, true);
+    const std::vector<int32_t> turn =
+        tokenizer.encode(format.turn(line, system, first), false, true);
     prompt.insert(prompt.end(), turn.begin(), turn.end());
     if (int32_t(prompt.size()) >= context.params().n_ctx) {
       std::cerr << "pyllamacpp-chat: the context of " << context.params().n_ctx
@@ -114,6 +117,7 @@ int chat(Context& context, const Options& options, const GenerationParams& param
     if (a.end == End::context_full)
       std::cerr << "pyllamacpp-chat: the context is full; the answer ends here\n";
     conversation = std::move(prompt);
+    first = false;
     for (int32_t token : a.tokens)
       if (!tokenizer.ends_generation(token)) conversation.push_back(token);
     const std::vector<int32_t> closing = tokenizer.encode(format.closing(), false, true);
@@ -151,8 +155,9 @@ int main_utf8(const std::vector<std::string>& args) {
   try {
     const Options options = parse_options(args);
     if (options.help) std::cout << kHelp;
+    if (options.format == "list") std::cout << ChatFormat::names() << "\n";
     if (options.version) std::cout << "pyllamacpp-chat " << PYLLAMACPP_VERSION << "\n";
-    return options.help || options.version ? 0 : run(options);
+    return options.help || options.version || options.format == "list" ? 0 : run(options);
   } catch (const UsageError& e) {
     std::cerr << "pyllamacpp-chat: error: " << e.sentence << "; see --help\n";
     return 2;

@@ -13,14 +13,15 @@ Chats with a model in the terminal or, with -p, completes one text. Runs without
   -p, --prompt TEXT    complete TEXT, print what follows and exit
   -n N                 at most N tokens per answer (default: until it ends)
   -t, --threads N      threads (default: the physical cores this process may use)
-  -c, --ctx N          context in tokens (default: the least of the file's own and 4096)
+  -c, --ctx N          context in tokens (default: the least of the file's own, 4096
+                       and what fits into memory)
       --temp X         temperature, 0 for greedy (default 0.8)
       --top-k N        keep the N likeliest tokens, 0 for all (default 40)
       --top-p X        keep the likeliest tokens up to this sum (default 0.95)
       --min-p X        drop tokens less likely than X times the likeliest (default 0.05)
       --seed N         the same seed gives the same text (default: another each time)
       --system TEXT    system message (default: the file's own)
-      --format NAME    conversation format: chatml (default: recognised from the file)
+      --format NAME    conversation format (default: recognised from the file); list: the names
       --version, -h, --help
 
 While an answer is written, Ctrl-C stops it; at the prompt, Ctrl-C or Ctrl-D leaves.
@@ -98,7 +99,7 @@ Options parse_options(const std::vector<std::string>& args) {
     else
       throw UsageError{"unknown option " + name};
   }
-  if (o.model.empty()) throw UsageError{"no model: -m FILE.gguf is needed"};
+  if (o.model.empty() && o.format != "list") throw UsageError{"no model: -m FILE.gguf is needed"};
   return o;
 }
 

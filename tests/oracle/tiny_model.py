@@ -32,13 +32,15 @@ class TinyModel:
     qkv_bias: bool = False
     qk_norm: bool = False
     tied: bool = False
+    chat_template: str | None = None
+    control_tokens: tuple[str, ...] = ()  # after the bytes
     metadata: Mapping[str, object] = field(default_factory=dict)
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
     seed: int = 1
 
     @property
     def n_vocab(self) -> int:
-        return len(BYTES) + 3
+        return len(BYTES) + 3 + len(self.control_tokens)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Tensors by their GGUF names, float32, rows first."""
@@ -94,12 +96,14 @@ class TinyModel:
         if self.rope_dim:
             writer.add_rope_dimension_count(self.rope_dim)
         writer.add_tokenizer_model("llama")
-        writer.add_token_list(["<unk>", "<s>", "</s>", *BYTES])
+        writer.add_token_list(["<unk>", "<s>", "</s>", *BYTES, *self.control_tokens])
         writer.add_token_scores([0.0] * self.n_vocab)
-        writer.add_token_types([2, 3, 3] + [6] * len(BYTES))
+        writer.add_token_types([2, 3, 3] + [6] * len(BYTES) + [3] * len(self.control_tokens))
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
         writer.add_unk_token_id(0)
+        if self.chat_template is not None:
+            writer.add_chat_template(self.chat_template)
         for key, value in self.metadata.items():
             name = f"{self.architecture}.{key}"
             if isinstance(value, str):

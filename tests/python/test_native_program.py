@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pexpect
 import pytest
 
 from pyllamacpp import Llama, __version__
+
+sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+from tiny_model import TinyModel
 
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "pyllamacpp-chat")
 FRANCE = "Name the capital city of France."
@@ -117,4 +121,93 @@ def test_errors_are_one_sentence(args: tuple[str, ...], code: int, sentence: str
 def test_a_format_that_is_not_built_in(default_model: Path) -> None:
     done = run("-m", str(default_model), "--format", "llama-9", stdin="hi\n")
     assert done.returncode == 1
-    assert "llama-9 is not built in; there is: chatml" in done.stderr
+    assert "llama-9 is not built in; there is: chatml, llama-2, llama-3" in done.stderr
+    assert run("--format", "list").stdout == "chatml, llama-2, llama-3\n"
+
+
+# As they came with the models, without what no test here reaches.
+CHATML = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
+    "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+LLAMA_2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
+    "{% set system_message = false %}{% endif %}{% for message in loop_messages %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+LLAMA_3 = (
+    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + "
+    "'<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' %}"
+    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
+    "{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
+CONTROL_TOKENS = {
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama-2": (),
+    "llama-3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+}
+TEMPLATES = {"chatml": CHATML, "llama-2": LLAMA_2, "llama-3": LLAMA_3}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_formats_say_what_the_templates_say(name: str, system: str, tmp_path: Path) -> None:
+    """A random model repeats itself only for the very same prompt."""
+    path = tmp_path / "tiny.gguf"
+    model = TinyModel(chat_template=TEMPLATES[name], control_tokens=CONTROL_TOKENS[name])
+    model.write(path)
+    question = "  Hello, is it you? "
+    messages = [{"role": "user", "content": question}]
+    options = ["-m", str(path), "--temp", "0", "-n", "40", "-c", "512"]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+        options += ["--system", system]
+    with Llama(str(path), n_ctx=512, verbose=False) as llm:
+        answer = llm.create_chat_completion(messages, temperature=0, max_tokens=40)
+    # subprocess makes "\\n" of a "\\r".
+    content = answer["choices"][0]["message"]["content"].replace("\r", "\n")
+    recognised = run(*options, stdin=question + "\n")
+    assert recognised.returncode == 0, recognised.stderr
+    assert recognised.stdout == content + "\n"
+    assert run(*options, "--format", name, stdin=question + "\n").stdout == content + "\n"
+    other = next(n for n in TEMPLATES if n != name)
+    assert run(*options, "--format", other, stdin=question + "\n").stdout != content + "\n"
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama-3"])
+def test_later_turns_too(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    model = TinyModel(chat_template=TEMPLATES[name], control_tokens=CONTROL_TOKENS[name])
+    model.write(path)
+    # An answer that ends by itself is what a template is given back; this one's length ends it.
+    options = ["-m", str(path), "--temp", "0", "-n", "1", "-c", "512"]
+    done = run(*options, stdin="one\ntwo\n")
+    messages, answers = [], []
+    with Llama(str(path), n_ctx=512, verbose=False) as llm:
+        for question in ("one", "two"):
+            messages.append({"role": "user", "content": question})
+            answer = llm.create_chat_completion(messages, temperature=0, max_tokens=1)
+            messages.append(answer["choices"][0]["message"])
+            answers.append(messages[-1]["content"] + "\n")
+    assert done.stdout == "".join(answers)
+
+
+def test_an_unknown_template_is_refused_with_advice(tmp_path: Path) -> None:
+    for template in (
+        "{{ messages[0].content }}",
+        "{% for m in messages %}[INST]{% endfor %}",
+        None,
+    ):
+        path = TinyModel(chat_template=template).write(tmp_path / "tiny.gguf")
+        done = run("-m", str(path), stdin="hi\n")
+        assert done.returncode == 1
+        assert "choose one with --format (chatml, llama-2, llama-3) or use" in done.stderr
