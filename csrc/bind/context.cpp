@@ -2,7 +2,8 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
-#include <cstring>
+#include <memory>
+#include <vector>
 
 #include "base/error.h"
 #include "bind/bindings.h"
@@ -50,13 +51,23 @@ void decode(PyContext& self, const Pieces& pieces) {
 }
 
 py::array_t<float> logits(PyContext& self) {
-  const Context& c = self.context;
-  py::array_t<float> out({py::ssize_t(c.n_outputs()), py::ssize_t(c.model().config().n_vocab)});
-  for (int32_t i = 0; i < c.n_outputs(); ++i) {
-    const std::span<const float> row = c.logits(i);
-    std::memcpy(out.mutable_data(i, 0), row.data(), row.size_bytes());
-  }
-  return out;
+  // Copied under the lock, as another thread may decode; the array then owns the copy.
+  auto copy = std::make_unique<std::vector<float>>(self.exclusive([&] {
+    const Context& c = self.context;
+    std::vector<float> rows;
+    rows.reserve(size_t(c.n_outputs()) * size_t(c.model().config().n_vocab));
+    for (int32_t i = 0; i < c.n_outputs(); ++i) {
+      const std::span<const float> row = c.logits(i);
+      rows.insert(rows.end(), row.begin(), row.end());
+    }
+    return rows;
+  }));
+  const py::ssize_t n_vocab = self.context.model().config().n_vocab;
+  const py::ssize_t n_rows = py::ssize_t(copy->size()) / n_vocab;
+  const float* data = copy->data();
+  const py::capsule owner(copy.get(), [](void* p) { delete static_cast<std::vector<float>*>(p); });
+  copy.release();
+  return py::array_t<float>({n_rows, n_vocab}, data, owner);
 }
 
 }  // namespace

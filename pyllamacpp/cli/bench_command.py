@@ -11,7 +11,14 @@ import click
 from .. import _core
 from ..loading import Repack
 from .group import ExampleCommand
-from .options import json_option, kv_type_options, model_option, repack_option, threads_option
+from .options import (
+    batch_option,
+    json_option,
+    kv_type_options,
+    model_option,
+    repack_option,
+    threads_option,
+)
 from .runtime import find_model, status
 
 if TYPE_CHECKING:
@@ -69,14 +76,7 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> lis
 @click.option(
     "-r", "--reps", default=5, show_default=True, type=click.IntRange(min=1), help="Repetitions."
 )
-@click.option(
-    "-b",
-    "--batch",
-    default=512,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Tokens evaluated in one pass at most.",
-)
+@batch_option
 @threads_option
 @kv_type_options
 @repack_option

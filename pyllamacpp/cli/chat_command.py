@@ -7,17 +7,11 @@ import sys
 import click
 
 from ..chat.format import ChatFormat
+from ..params import GenerationParams, SamplingParams
 from .conversation import Conversation
 from .group import ExampleCommand
-from .options import (
-    context_option,
-    file_option,
-    model_option,
-    read_input,
-    sampling_options,
-    threads_option,
-)
-from .runtime import generation_params, open_engine
+from .options import EngineOptions, engine_options, file_option, read_input, sampling_options
+from .runtime import open_engine
 
 
 @click.command(
@@ -30,7 +24,7 @@ from .runtime import generation_params, open_engine
         'git log -5 | pyllamacpp chat --system "Write release notes."',
     ],
 )
-@model_option
+@engine_options
 @click.option("--system", metavar="TEXT", help="The system message.")
 @file_option("Take the prompt (or what follows PROMPT) from FILE (- is stdin).")
 @click.option(
@@ -40,22 +34,14 @@ from .runtime import generation_params, open_engine
     type=click.IntRange(min=-1),
     help="Tokens of one answer at most.  [default: until the context is full]",
 )
-@context_option
-@threads_option
 @sampling_options
 @click.argument("prompt", required=False)
 def command(
-    model: str | None,
+    options: EngineOptions,
     system: str | None,
     file: str | None,
     max_tokens: int,
-    ctx: int | None,
-    threads: int | None,
-    seed: int | None,
-    temp: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
+    sampling: SamplingParams,
     prompt: str | None,
 ) -> None:
     """Chat in the terminal. With PROMPT, --file or piped stdin: one answer, then exit.
@@ -65,8 +51,8 @@ def command(
     commands of the chat.
     """
     question = _question(prompt, file)
-    params = generation_params(max_tokens, seed, temp, top_k, top_p, min_p)
-    engine = open_engine(model, threads, ctx)
+    params = GenerationParams(max_tokens=max_tokens, sampling=sampling)
+    engine = open_engine(options)
     conversation = Conversation(engine, ChatFormat.of_model(engine.model), params, system)
     if question is not None:
         conversation.answer_once(question)

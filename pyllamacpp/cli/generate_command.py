@@ -7,18 +7,18 @@ import sys
 
 import click
 
+from ..params import GenerationParams, SamplingParams
 from .group import ExampleCommand
 from .options import (
+    EngineOptions,
     argument_bytes,
-    context_option,
+    engine_options,
     file_option,
     json_option,
-    model_option,
     read_input,
     sampling_options,
-    threads_option,
 )
-from .runtime import generation_params, open_engine
+from .runtime import open_engine
 
 
 @click.command(
@@ -30,7 +30,7 @@ from .runtime import generation_params, open_engine
         'echo "Once upon a time" | pyllamacpp generate --json',
     ],
 )
-@model_option
+@engine_options
 @click.option("-p", "--prompt", metavar="TEXT", help="The text to continue.")
 @file_option("Take the prompt from FILE (- is stdin).")
 @click.option(
@@ -41,22 +41,14 @@ from .runtime import generation_params, open_engine
     type=click.IntRange(min=-1),
     help="Tokens to generate at most; -1: until the context is full.",
 )
-@context_option
-@threads_option
 @sampling_options
 @json_option
 def command(
-    model: str | None,
+    options: EngineOptions,
     prompt: str | None,
     file: str | None,
     max_tokens: int,
-    ctx: int | None,
-    threads: int | None,
-    seed: int | None,
-    temp: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
+    sampling: SamplingParams,
     as_json: bool,
 ) -> None:
     """Continue a text (raw completion, no chat template), streaming the continuation to stdout.
@@ -69,8 +61,8 @@ def command(
     if prompt is None and file is None and sys.stdin.isatty():
         raise click.UsageError("Give --prompt, --file or piped input.")
     data = argument_bytes(prompt) if prompt is not None else read_input(file or "-")
-    params = generation_params(max_tokens, seed, temp, top_k, top_p, min_p)
-    engine = open_engine(model, threads, ctx)
+    params = GenerationParams(max_tokens=max_tokens, sampling=sampling)
+    engine = open_engine(options)
     tokenizer = engine.model.tokenizer
 
     texts: list[str] = []

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ..errors import FileError
+from ..loading import Repack
+from ..params import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +44,24 @@ context_option = click.option(
 )
 
 
+batch_option = click.option(
+    "-b",
+    "--batch",
+    default=512,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Tokens evaluated in one pass at most.",
+)
+
+gpu_option = click.option(
+    "-ngl",
+    "--n-gpu-layers",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=-1),
+    help="Layers on the GPU; -1: all. This build has no GPU back end.",
+)
+
 repack_option = click.option(
     "--repack",
     type=click.Choice(["auto", "never"]),
@@ -51,7 +75,7 @@ _KV_TYPES = click.Choice(["f32", "f16", "bf16", "q8_0", "q4_0"])
 
 def kv_type_options(command: F) -> F:
     """--type-k, --type-v: of the KV cache."""
-    for flags, what in ((("-ctk", "--type-k"), "keys"), (("-ctv", "--type-v"), "values")):
+    for flags, what in ((("-ctv", "--type-v"), "values"), (("-ctk", "--type-k"), "keys")):
         text = f"Type of the cached {what}."
         command = click.option(*flags, type=_KV_TYPES, default="f16", show_default=True, help=text)(
             command
@@ -64,19 +88,121 @@ def file_option(text: str) -> Callable[[F], F]:
     return click.option("-f", "--file", "file", metavar="FILE", help=text)
 
 
-def sampling_options(command: F) -> F:
-    """--seed, --temp, --top-k, --top-p, --min-p."""
-    for option in (
-        click.option("--min-p", default=0.05, show_default=True, help="Least share of the best."),
-        click.option("--top-p", default=0.95, show_default=True, help="Nucleus; 1 is off."),
-        click.option("--top-k", default=40, show_default=True, help="Best tokens kept; 0 is all."),
-        click.option("--temp", default=0.8, show_default=True, help="Temperature; 0 is greedy."),
-        click.option(
-            "--seed",
-            type=click.IntRange(0, (1 << 64) - 1),
-            help="Same seed, same text.  [default: random]",
+def _biases(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[int, float], ...]:
+    """(token, bias) of each ID=BIAS. Raises click.BadParameter for anything else."""
+    pairs = []
+    for value in values:
+        token, _, bias = value.partition("=")
+        try:
+            pairs.append((int(token), float(bias)))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not of the form ID=BIAS") from error
+    return tuple(pairs)
+
+
+_SAMPLING = (
+    click.option(
+        "--seed",
+        type=click.IntRange(0, (1 << 64) - 1),
+        help="Same seed, same text.  [default: random]",
+    ),
+    click.option("--temp", default=0.8, show_default=True, help="Temperature; 0 is greedy."),
+    click.option("--top-k", default=40, show_default=True, help="Best tokens kept; 0 is all."),
+    click.option("--top-p", default=0.95, show_default=True, help="Nucleus; 1 is off."),
+    click.option("--min-p", default=0.05, show_default=True, help="Least share of the best."),
+    click.option("--typical", default=1.0, show_default=True, help="Typical sampling; 1 is off."),
+    click.option(
+        "--repeat-penalty", default=1.0, show_default=True, help="Of recent tokens; 1 is off."
+    ),
+    click.option("--frequency-penalty", default=0.0, show_default=True, help="Per recent use."),
+    click.option("--presence-penalty", default=0.0, show_default=True, help="If used recently."),
+    click.option(
+        "--repeat-last-n", default=64, show_default=True, help="Tokens that are recent; -1: all."
+    ),
+    click.option(
+        "--logit-bias",
+        metavar="ID=BIAS",
+        multiple=True,
+        callback=_biases,
+        help="Added to a token's logit; may be repeated.",
+    ),
+)
+
+
+def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How tokens are chosen: the command gets them as `sampling`, SamplingParams."""
+
+    @functools.wraps(command)
+    def with_params(
+        *,
+        seed: int | None,
+        temp: float,
+        typical: float,
+        repeat_last_n: int,
+        **rest: Any,
+    ) -> None:
+        names = ["top_k", "top_p", "min_p", "repeat_penalty", "logit_bias"]
+        names += ["frequency_penalty", "presence_penalty"]
+        sampling = SamplingParams(
+            temperature=temp,
+            typical_p=typical,
+            penalty_last_n=repeat_last_n,
+            seed=random.SystemRandom().getrandbits(64) if seed is None else seed,
+            **{name: rest.pop(name) for name in names},
+        )
+        command(sampling=sampling, **rest)
+
+    return _with_all(with_params, _SAMPLING)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a model is loaded with. ctx: None is the least of its own, 4096 and what fits."""
+
+    model: str | None
+    ctx: int | None
+    threads: int | None
+    batch: int
+    type_k: str
+    type_v: str
+    repack: Repack
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Which model runs, and how: the command gets them as `options`, EngineOptions."""
+
+    @functools.wraps(command)
+    def with_options(*, n_gpu_layers: int, **rest: Any) -> None:
+        if n_gpu_layers:
+            click.echo(
+                "pyllamacpp: --n-gpu-layers: this build has no GPU back end; all layers run on "
+                "the CPU",
+                err=True,
+            )
+        names = [entry.name for entry in dataclasses.fields(EngineOptions)]
+        command(options=EngineOptions(**{name: rest.pop(name) for name in names}), **rest)
+
+    return _with_all(
+        with_options,
+        (
+            model_option,
+            context_option,
+            threads_option,
+            batch_option,
+            kv_type_options,
+            repack_option,
+            gpu_option,
         ),
-    ):
+    )
+
+
+def _with_all(
+    command: Callable[..., None], options: Sequence[Callable[..., Any]]
+) -> Callable[..., None]:
+    """Applies click's decorators so that help lists them in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import _core
+from ..loading import Repack
 from .group import ExampleCommand
-from .options import file_option, json_option, model_option, read_input, threads_option
+from .options import (
+    file_option,
+    json_option,
+    kv_type_options,
+    model_option,
+    read_input,
+    repack_option,
+    threads_option,
+)
 from .runtime import find_model, status
 
 if TYPE_CHECKING:
@@ -52,6 +61,8 @@ if TYPE_CHECKING:
     "--kl-base", metavar="FILE", help="Compare with the predictions that --save-logits kept."
 )
 @threads_option
+@kv_type_options
+@repack_option
 @json_option
 def command(
     model: str | None,
@@ -60,6 +71,9 @@ def command(
     save_logits: str | None,
     kl_base: str | None,
     threads: int | None,
+    type_k: str,
+    type_v: str,
+    repack: Repack,
     as_json: bool,
 ) -> None:
     """Measure how well a model predicts a text; lower is better.
@@ -75,7 +89,7 @@ def command(
         raise click.UsageError("Give either --save-logits or --kl-base, not both.")
     text = read_input(file or "-")
     path = find_model(model)
-    loaded = _core.Model(str(path), n_threads=threads or 0)
+    loaded = _core.Model(str(path), n_threads=threads or 0, repack=repack)
 
     # numpy is imported with it, after the usage errors.
     from ..eval.log_probs import DivergenceMeter, LogProbReader, LogProbWriter, Scored
@@ -111,6 +125,8 @@ def command(
             text,
             n_ctx=ctx,
             n_threads=threads or 0,
+            type_k=type_k,
+            type_v=type_v,
             on_window=show if sys.stderr.isatty() else None,
             on_rows=on_rows,
         )

@@ -10,7 +10,7 @@ import click
 from .. import _core
 from ..loading import Repack
 from .group import ExampleCommand
-from .options import context_option, json_option, kv_type_options, repack_option
+from .options import batch_option, context_option, json_option, kv_type_options, repack_option
 from .runtime import DEFAULT_CTX, find_model
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -46,14 +46,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
     callback=_size,
     help="Pretend that this much memory is available, e.g. 16G.  [default: what there is]",
 )
-@click.option(
-    "-b",
-    "--batch",
-    default=512,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Tokens evaluated in one pass at most.",
-)
+@batch_option
 @kv_type_options
 @repack_option
 @json_option

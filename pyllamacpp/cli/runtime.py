@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ import click
 
 from .. import _core
 from ..engine import Engine
-from ..loading import Repack, load
+from ..loading import load
 from ..log import logger
 from ..models.cache import is_cached
 from ..models.catalogue import CATALOGUE, DEFAULT_MODEL
 from ..models.resolve import resolve_model
-from ..params import GenerationParams, SamplingParams
+from .options import EngineOptions
 
 DEFAULT_CTX = 4096
 
@@ -47,29 +46,21 @@ def fetch(name: str) -> Path:
     return pull(name, show_progress=sys.stderr.isatty())
 
 
-def open_engine(
-    model: str | None,
-    threads: int | None,
-    ctx: int | None,
-    *,
-    type_k: str = "f16",
-    type_v: str = "f16",
-    repack: Repack = "auto",
-) -> Engine:
-    """Loads MODEL with a context of `ctx` tokens and prints what was chosen.
-
-    ctx: None is the least of the model's own, 4096 and what fits into memory.
-    """
-    path = find_model(model)
+def open_engine(options: EngineOptions) -> Engine:
+    """Loads a model and prints what was chosen."""
+    ctx, threads = options.ctx, options.threads
+    path = find_model(options.model)
     wanted = ctx or min(_core.plan_memory(str(path)).n_ctx, DEFAULT_CTX)
     with warnings_to_stderr():
         loaded, context = load(
             str(path),
             n_ctx=wanted,
+            n_batch=options.batch,
             n_threads=threads or 0,
-            type_k=type_k,
-            type_v=type_v,
-            repack=repack,
+            n_threads_batch=threads or 0,
+            type_k=options.type_k,
+            type_v=options.type_v,
+            repack=options.repack,
             shrink=ctx is None,
         )
     own = loaded.config.n_ctx_train
@@ -97,13 +88,3 @@ def warnings_to_stderr() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def generation_params(
-    max_tokens: int, seed: int | None, temp: float, top_k: int, top_p: float, min_p: float
-) -> GenerationParams:
-    """The options of one answer; without a seed, a random one."""
-    chosen = random.SystemRandom().getrandbits(64) if seed is None else seed
-    return GenerationParams(
-        max_tokens=max_tokens, sampling=SamplingParams(temp, top_k, top_p, min_p, chosen)
-    )

@@ -45,6 +45,8 @@ def perplexity(
     n_ctx: int = 512,
     n_batch: int = 512,
     n_threads: int = 0,
+    type_k: str = "f16",
+    type_v: str = "f16",
     on_window: Callable[[Perplexity, int], None] | None = None,
     on_rows: Callable[[LogProbs, Sequence[int]], None] | None = None,
 ) -> Perplexity:
@@ -63,6 +65,8 @@ def perplexity(
         n_batch=min(n_batch, n_ctx),
         n_threads=n_threads,
         n_threads_batch=n_threads,
+        type_k=type_k,
+        type_v=type_v,
     )
     losses: list[npt.NDArray[np.float64]] = []
     for start in range(0, len(tokens), n_ctx):

@@ -220,3 +220,23 @@ def test_ctrl_c_exits_with_130(command_path: str, default_model: Path) -> None:
         _, errors = process.communicate()
     assert process.returncode == 130
     assert b"Traceback" not in errors
+
+
+def test_sampling_and_engine_options(run, default_model: Path) -> None:
+    common = ("generate", "-m", str(default_model), "-p", FRANCE, "-n", "8", "-c", "128")
+    plain = run(*common, "--temp", "0")
+    same = run(*common, "--temp", "0", "-ctk", "f16", "-b", "3", "--repack", "never", "-t", "1")
+    assert same.stdout == plain.stdout
+    biased = run(*common, "--temp", "0", "--logit-bias", "42=1000", "--json")
+    assert json.loads(biased.stdout)["tokens"] == [42] * 8
+    penalized = run(
+        *(*common, "--temp", "0", "--logit-bias", "42=30", "--json"),
+        *("--repeat-penalty", "100", "--repeat-last-n", "4"),
+    )
+    tokens = json.loads(penalized.stdout)["tokens"]
+    assert 0 < tokens.count(42) < 8
+    gpu = run(*common, "--temp", "0", "-ngl", "20")
+    assert gpu.stdout == plain.stdout
+    assert gpu.stderr.count("no GPU back end") == 1
+    assert run(*common, "--logit-bias", "x").returncode == 2
+    assert run(*common, "--type-k", "q3_k").returncode == 2
