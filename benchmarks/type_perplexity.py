@@ -1,0 +1,119 @@
+"""Perplexity of the default model in every file type, beside llama-cpp-python's on the same file.
+
+    python benchmarks/type_perplexity.py [--windows 12] [--peer-venv FOLDER]
+
+The peer writes the files: the default model's weights as float32, then each type from that. Rows of
+the model have 576 values, which blocks of 256 do not divide: of the K types' files only the
+feed-forward's down projections (1536) are of the type itself, the rest is what the peer falls back
+to. Exit code 1 if a perplexity differs by more than half a percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from compare import (
+    HERE,
+    OWN,
+    PEER,
+    PEER_VERSION,
+    Worker,
+    default_model,
+    describe_machine,
+    measure_perplexity,
+    peer_python,
+    tokenize,
+)
+
+MOST = 0.005
+# File types by the numbers of llama.cpp's enum llama_ftype.
+TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "bf16": 32,
+    "q8_0": 7,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 8,
+    "q5_1": 9,
+    "q2_k": 10,
+    "q3_k_s": 11,
+    "q3_k_m": 12,
+    "q3_k_l": 13,
+    "q4_k_s": 14,
+    "q4_k_m": 15,
+    "q5_k_s": 16,
+    "q5_k_m": 17,
+    "q6_k": 18,
+    "iq4_nl": 25,
+    "iq4_xs": 30,
+}
+QUANTIZE = """
+import sys, llama_cpp
+source, target, number = sys.argv[1:]
+params = llama_cpp.llama_model_quantize_default_params()
+params.ftype = int(number)
+params.allow_requantize = True
+sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), params))
+"""
+
+
+def quantize(python: str, source: Path, target: Path, number: int) -> None:
+    command = [python, "-c", QUANTIZE, str(source), str(target), str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{PEER} could not write {target.name}: {done.stderr[-500:]}")
+
+
+def compare(python: str, model: Path, text: str, n_windows: int, threads: int) -> dict[str, float]:
+    workers = [Worker(sys.executable, OWN, model, threads), Worker(python, PEER, model, threads)]
+    try:
+        return measure_perplexity(workers, tokenize(workers, text), n_windows)
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def main() -> None:
+    cache = Path(os.environ.get("PYLLAMACPP_CACHE", "~/.cache/pyllamacpp")).expanduser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-venv", type=Path, default=cache / f"{PEER}-{PEER_VERSION}")
+    parser.add_argument("--windows", type=int, default=12)
+    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("-o", "--output", type=Path, default=HERE / "results/type_perplexity.json")
+    args = parser.parse_args()
+    python = peer_python(args.peer_venv)
+    text = (HERE.parent / "tests" / "data" / "english.txt").read_text(encoding="utf-8")
+    worst = 0.0
+    record = {"machine": describe_machine(), "windows": args.windows, "types": {}}
+    print(f"| file type | {OWN} | {PEER} {PEER_VERSION} | ratio |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base.gguf"
+        quantize(python, default_model(), base, TYPES["f32"])
+        for name, number in TYPES.items():
+            path = base
+            if name != "f32":
+                path = Path(folder) / f"{name}.gguf"
+                quantize(python, base, path, number)
+            found = compare(python, path, text, args.windows, args.threads)
+            if path != base:
+                path.unlink()
+            ratio = found[OWN] / found[PEER]
+            worst = max(worst, abs(math.log(ratio)))
+            record["types"][name] = found
+            print(f"| {name} | {found[OWN]:.4f} | {found[PEER]:.4f} | {ratio:.4f} |", flush=True)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(record, indent=2) + "\n")
+    if worst > math.log1p(MOST):
+        sys.exit("a perplexity differs by more than half a percent")
+
+
+if __name__ == "__main__":
+    main()
