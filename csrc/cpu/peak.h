@@ -6,26 +6,31 @@ namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
 // Rounds take turns among a few sets of operands, so that nothing is constant from one to the next.
 inline constexpr int kPeakSets = 4;
-inline constexpr int kPeakSteps = 8;
+inline constexpr int kPeakSteps = 6;
+// Accumulators: more than the latency of two instructions a cycle asks for, and as few loads per
+// instruction as the registers allow. A dot of several instructions needs temporaries besides.
+inline constexpr int kPeakCols = W >= 16 ? 6 : 4;
+inline constexpr int kPeakDotRows = W >= 16 ? 4 : 2;
+inline constexpr int kPeakFloatRows = W >= 16 ? 4 : 3;
 
 // The dot instruction of the matrix products: int8 multiplies and adds done.
 static double int_peak(const uint8_t* operands, int64_t rounds, float* sink) {
-  constexpr int NP = kTilePanels, NC = kTileCols;
-  static_assert(kPeakSets * kPeakSteps * (NP * 4 * W + NC * 4) <= kPeakBytes);
-  const uint8_t* activations = operands + kPeakSets * kPeakSteps * NP * 4 * W;
+  constexpr int NP = kPeakDotRows, NC = kPeakCols, kVector = 4 * W;
+  constexpr int kSet = kPeakSteps * (NP + NC) * kVector;
+  static_assert(kPeakSets * kSet <= kPeakBytes);
   I acc[NP][NC];
   for (int p = 0; p < NP; ++p)
     for (int c = 0; c < NC; ++c) acc[p][c] = isplat(0);
   for (int64_t r = 0; r < rounds; ++r) {
-    const uint8_t* w = operands + r % kPeakSets * kPeakSteps * NP * 4 * W;
-    const uint8_t* a = activations + r % kPeakSets * kPeakSteps * NC * 4;
-#pragma GCC unroll 8
-    for (int s = 0; s < kPeakSteps; ++s) {
-      B bytes[NP];
-      for (int p = 0; p < NP; ++p) bytes[p] = bload(w + (s * NP + p) * 4 * W);
+    const uint8_t* at = operands + r % kPeakSets * kSet;
+    // Not unrolled: gcc would add up several steps before it adds to the accumulators, and spill.
+#pragma GCC unroll 1
+    for (int s = 0; s < kPeakSteps; ++s, at += (NP + NC) * kVector) {
+      B w[NP];
+      for (int p = 0; p < NP; ++p) w[p] = bload(at + p * kVector);
       for (int c = 0; c < NC; ++c) {
-        const B x = bsplat4(a + (s * NC + c) * 4);
-        for (int p = 0; p < NP; ++p) acc[p][c] = dot(acc[p][c], bytes[p], x);
+        const B x = bload(at + (NP + c) * kVector);
+        for (int p = 0; p < NP; ++p) acc[p][c] = dot(acc[p][c], w[p], x);
       }
     }
   }
@@ -33,27 +38,26 @@ static double int_peak(const uint8_t* operands, int64_t rounds, float* sink) {
   for (int p = 0; p < NP; ++p)
     for (int c = 0; c < NC; ++c) total = add(total, to_float(acc[p][c]));
   *sink = sum(total);
-  return 2.0 * 4 * W * NP * NC * kPeakSteps * double(rounds);
+  return 2.0 * kVector * NP * NC * kPeakSteps * double(rounds);
 }
 
 // Multiply-adds of floats: multiplies and adds done.
 static double float_peak(const uint8_t* operands, int64_t rounds, float* sink) {
-  constexpr int NR = 2, NC = 4;
-  static_assert(kPeakSets * kPeakSteps * (NR * W + NC) * int64_t(sizeof(float)) <= kPeakBytes);
-  const float* rows = reinterpret_cast<const float*>(operands);
-  const float* columns = rows + kPeakSets * kPeakSteps * NR * W;
+  constexpr int NR = kPeakFloatRows, NC = kPeakCols;
+  constexpr int kSet = kPeakSteps * (NR + NC) * W;
+  static_assert(kPeakSets * kSet * int64_t(sizeof(float)) <= kPeakBytes);
+  const float* first = reinterpret_cast<const float*>(operands);
   F acc[NR][NC];
   for (int i = 0; i < NR; ++i)
     for (int c = 0; c < NC; ++c) acc[i][c] = splat(0);
   for (int64_t r = 0; r < rounds; ++r) {
-    const float* w = rows + r % kPeakSets * kPeakSteps * NR * W;
-    const float* a = columns + r % kPeakSets * kPeakSteps * NC;
-#pragma GCC unroll 8
-    for (int s = 0; s < kPeakSteps; ++s) {
+    const float* at = first + r % kPeakSets * kSet;
+#pragma GCC unroll 6
+    for (int s = 0; s < kPeakSteps; ++s, at += (NR + NC) * W) {
       F row[NR];
-      for (int i = 0; i < NR; ++i) row[i] = load(w + (s * NR + i) * W);
+      for (int i = 0; i < NR; ++i) row[i] = load(at + i * W);
       for (int c = 0; c < NC; ++c) {
-        const F x = splat(a[s * NC + c]);
+        const F x = load(at + (NR + c) * W);
         for (int i = 0; i < NR; ++i) acc[i][c] = fma(row[i], x, acc[i][c]);
       }
     }
