@@ -27,7 +27,8 @@ void register_model(py::module_& m) {
       .def_readonly("head_dim", &ModelConfig::head_dim)
       .def_readonly("n_ff", &ModelConfig::n_ff)
       .def_property_readonly("rope_theta", [](const ModelConfig& c) { return c.rope.theta; })
-      .def_readonly("norm_eps", &ModelConfig::norm_eps);
+      .def_readonly("norm_eps", &ModelConfig::norm_eps)
+      .def_readonly("window", &ModelConfig::window, "tokens one sees, itself included; 0: all");
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A GGUF file, ready to run.")
       .def(py::init([](const std::string& path, bool vocab_only, const std::string& repack,

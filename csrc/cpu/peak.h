@@ -6,32 +6,32 @@ namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
 // Rounds take turns among a few sets of operands, so that nothing is constant from one to the next.
 inline constexpr int kPeakSets = 4;
-inline constexpr int kPeakSteps = 6;
+inline constexpr int kPeakSteps = 8;
 // Accumulators: more than the latency of two instructions a cycle asks for, and as few loads per
 // instruction as the registers allow. A dot of several instructions needs temporaries besides.
-inline constexpr int kPeakCols = W >= 16 ? 6 : 4;
+inline constexpr int kPeakCols = 4;
 inline constexpr int kPeakDotRows = W >= 16 ? 4 : 2;
 inline constexpr int kPeakFloatRows = W >= 16 ? 4 : 3;
 
 // The dot instruction of the matrix products: int8 multiplies and adds done.
 static double int_peak(const uint8_t* operands, int64_t rounds, float* sink) {
   constexpr int NP = kPeakDotRows, NC = kPeakCols, kVector = 4 * W;
-  constexpr int kSet = kPeakSteps * (NP + NC) * kVector;
+  constexpr int kSet = (kPeakSteps * NP + NC) * kVector;
   static_assert(kPeakSets * kSet <= kPeakBytes);
   I acc[NP][NC];
   for (int p = 0; p < NP; ++p)
     for (int c = 0; c < NC; ++c) acc[p][c] = isplat(0);
   for (int64_t r = 0; r < rounds; ++r) {
     const uint8_t* at = operands + r % kPeakSets * kSet;
+    B x[NC];
+    for (int c = 0; c < NC; ++c, at += kVector) x[c] = bload(at);
     // Not unrolled: gcc would add up several steps before it adds to the accumulators, and spill.
 #pragma GCC unroll 1
-    for (int s = 0; s < kPeakSteps; ++s, at += (NP + NC) * kVector) {
+    for (int s = 0; s < kPeakSteps; ++s, at += NP * kVector) {
       B w[NP];
       for (int p = 0; p < NP; ++p) w[p] = bload(at + p * kVector);
-      for (int c = 0; c < NC; ++c) {
-        const B x = bload(at + (NP + c) * kVector);
-        for (int p = 0; p < NP; ++p) acc[p][c] = dot(acc[p][c], w[p], x);
-      }
+      for (int c = 0; c < NC; ++c)
+        for (int p = 0; p < NP; ++p) acc[p][c] = dot(acc[p][c], w[p], x[c]);
     }
   }
   F total = splat(0);
@@ -44,7 +44,7 @@ static double int_peak(const uint8_t* operands, int64_t rounds, float* sink) {
 // Multiply-adds of floats: multiplies and adds done.
 static double float_peak(const uint8_t* operands, int64_t rounds, float* sink) {
   constexpr int NR = kPeakFloatRows, NC = kPeakCols;
-  constexpr int kSet = kPeakSteps * (NR + NC) * W;
+  constexpr int kSet = (kPeakSteps * NR + NC) * W;
   static_assert(kPeakSets * kSet * int64_t(sizeof(float)) <= kPeakBytes);
   const float* first = reinterpret_cast<const float*>(operands);
   F acc[NR][NC];
@@ -52,14 +52,14 @@ static double float_peak(const uint8_t* operands, int64_t rounds, float* sink) {
     for (int c = 0; c < NC; ++c) acc[i][c] = splat(0);
   for (int64_t r = 0; r < rounds; ++r) {
     const float* at = first + r % kPeakSets * kSet;
-#pragma GCC unroll 6
-    for (int s = 0; s < kPeakSteps; ++s, at += (NR + NC) * W) {
+    F x[NC];
+    for (int c = 0; c < NC; ++c, at += W) x[c] = load(at);
+#pragma GCC unroll 8
+    for (int s = 0; s < kPeakSteps; ++s, at += NR * W) {
       F row[NR];
       for (int i = 0; i < NR; ++i) row[i] = load(at + i * W);
-      for (int c = 0; c < NC; ++c) {
-        const F x = load(at + (NR + c) * W);
-        for (int i = 0; i < NR; ++i) acc[i][c] = fma(row[i], x, acc[i][c]);
-      }
+      for (int c = 0; c < NC; ++c)
+        for (int i = 0; i < NR; ++i) acc[i][c] = fma(row[i], x[c], acc[i][c]);
     }
   }
   F total = splat(0);

@@ -25,7 +25,6 @@ from ..errors import InvalidArgumentError
 _FLOAT_TYPES = ("f32", "f16", "bf16")
 # Bytes per value of the KV cache.
 _KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-_WARM_UP_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Limits:
 class Work:
     """What one token costs: operations of matrix products by kind of weight, bytes read.
 
-    head_*: of the output matrix alone, which a prompt needs once. kv_bytes: per token before it.
+    head_*: of the output matrix alone, which a prompt needs once. kv_bytes: per token it sees.
     """
 
     int8_ops: float
@@ -147,15 +146,17 @@ class Bench:
 
     def prompt(self, n: int, depth: int = 0, n_reps: int = 5) -> Result:
         """Evaluates n tokens after `depth` others, the last one's logits wanted."""
+        self._check_room(depth + n)
+        self._fill(depth)
 
         def once() -> float:
-            self._fill(depth)
+            self.context.trim(0, depth)
             tokens = self._random_tokens(n)
             start = time.perf_counter()
             self.context.decode([(0, tokens, "last")])
             return time.perf_counter() - start
 
-        seconds, limits = self._measure(once, n_reps, depth + n)
+        seconds, limits = self._measure(once, n_reps)
         w = self.work
         # Per token, the output matrix being needed for one of n.
         int8_ops = w.int8_ops - w.head_int8_ops * (1 - 1 / n)
@@ -166,9 +167,11 @@ class Bench:
 
     def generate(self, n: int, depth: int = 0, n_reps: int = 5) -> Result:
         """Generates n tokens greedily after `depth` others: sampling and text included."""
+        self._check_room(depth + n)
+        prompt = self._fill(max(depth, 1))
 
         def once() -> float:
-            prompt = self._fill(max(depth, 1))
+            # The last token of the prompt is evaluated again; the rest is found in the cache.
             generation = _core.Generation(
                 self.context, prompt, max_tokens=n, temperature=0.0, ignore_eos=True
             )
@@ -177,20 +180,26 @@ class Bench:
                 generation.next()
             return time.perf_counter() - start
 
-        seconds, limits = self._measure(once, n_reps, depth + n)
-        n_bytes = self.work.weight_bytes + self.work.kv_bytes * (depth + n / 2)
+        seconds, limits = self._measure(once, n_reps)
+        n_keys = sum(self._visible(depth + i) for i in range(n)) / n
+        n_bytes = self.work.weight_bytes + self.work.kv_bytes * n_keys
         limit_seconds = n_bytes / limits.read_bytes
         return self._result(_name("tg", n, depth), n, seconds, n_bytes, limit_seconds, limits)
 
-    def _measure(
-        self, once: Callable[[], float], n_reps: int, n_tokens: int
-    ) -> tuple[list[float], Limits]:
+    def _check_room(self, n_tokens: int) -> None:
         if n_tokens > self.context.n_ctx:
             raise InvalidArgumentError(
                 f"the test needs {n_tokens} tokens of context, there are {self.context.n_ctx}"
             )
+
+    def _visible(self, n: int) -> int:
+        """Of n tokens in the cache, how many a sliding window leaves to see."""
+        window = self.model.config.window
+        return min(n, window) if window else n
+
+    def _measure(self, once: Callable[[], float], n_reps: int) -> tuple[list[float], Limits]:
         if not self._warm:
-            self._fill(min(_WARM_UP_TOKENS, self.context.n_ctx))
+            once()
             self._warm = True
         before = self._limits()
         seconds = [once() for _ in range(n_reps)]

@@ -62,6 +62,29 @@ def test_results(tmp_path: Path) -> None:
         bench.prompt(65)
 
 
+def test_a_sliding_window_bounds_what_is_read(tmp_path: Path) -> None:
+    tiny = TinyModel(metadata={"attention.sliding_window": 8})
+    model = _core.Model(str(tiny.write(tmp_path / "m.gguf")))
+    bench = Bench(model, n_ctx=64, n_threads=1, probe_bytes=PROBE)
+    work = bench.work
+    # Tokens before the four generated ones: 6, 7, 8 and no more; 40 and on, of which 8 are seen.
+    assert bench.generate(4, 6, 1).amount == work.weight_bytes + work.kv_bytes * (6 + 7 + 8 + 8) / 4
+    assert bench.generate(4, 40, 1).amount == work.weight_bytes + work.kv_bytes * 8
+
+
+def test_the_tokens_before_are_evaluated_once(tmp_path: Path, monkeypatch) -> None:
+    model = _core.Model(str(TinyModel().write(tmp_path / "m.gguf")))
+    bench = Bench(model, n_ctx=64, n_threads=1, probe_bytes=PROBE)
+    filled = []
+    fill = bench._fill
+    monkeypatch.setattr(bench, "_fill", lambda n: filled.append(n) or fill(n))
+    bench.prompt(4, 20, 3)
+    assert bench.context.length(0) == 24
+    bench.generate(4, 20, 3)
+    assert bench.context.length(0) == 23  # the last generated token is not in the cache
+    assert filled == [20, 20]
+
+
 def test_the_probe() -> None:
     limits = _core.CpuLimitProbe(2, PROBE).measure()
     rates = limits.bytes_per_second, limits.int_ops_per_second, limits.float_ops_per_second
