@@ -116,6 +116,7 @@ def command(
         loaded,
         n_ctx=max(depths) + max(prompts + generations) + 1,
         n_threads=threads or 0,
+        probe_bytes=min(1 << 30, max(1 << 26, _core.available_memory() // 4)),
         n_batch=batch,
         type_k=type_k,
         type_v=type_v,

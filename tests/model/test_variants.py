@@ -78,6 +78,23 @@ def test_float_weights_and_cache(name: str, tmp_path: Path) -> None:
     assert relative_rms(evaluate(path, type_k="f32", type_v="f32"), oracle) < 1e-5
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_default_cache(name: str, tmp_path: Path) -> None:
+    path = VARIANTS[name].write(tmp_path / "model.gguf")
+    oracle = LlamaNumpy.from_gguf(path, n_ctx=512).forward(TOKENS)
+    assert relative_rms(evaluate(path), oracle) < 2e-3
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_token_by_token(name: str, tmp_path: Path) -> None:
+    path = VARIANTS[name].write(tmp_path / "model.gguf")
+    whole = evaluate(path)
+    context = _core.Context(_core.Model(str(path)), n_ctx=512)
+    for i, token in enumerate(TOKENS):
+        context.decode([(0, [int(token)], "last")])
+        assert np.array_equal(context.logits()[0], whole[i])
+
+
 # An element is off by at most half a step of its type: f16 2^-11 and bf16 2^-8 of itself, q8_0
 # 1/254 and q4_0 1/16 of the largest of 32. Attention over a hundred keys and two layers keep the
 # relative error of the logits within a few times that.
