@@ -1,5 +1,5 @@
 """Checkpoints in: Meta and Hugging Face folders to one GGUF file.
 
-The package reserves the place: readers, name maps and the writer come with the release that brings
-`pyllamacpp convert`. It holds no function yet.
+Here so far: `torch_pickle` reads the tensors of `torch.save` files without executing or loading
+them, `writer` writes a GGUF in row bands. The converter itself comes with a later release.
 """
