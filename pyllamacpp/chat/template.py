@@ -78,12 +78,14 @@ class ChatTemplate:
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
         )
         environment.filters["tojson"] = _to_json
+        del environment.globals["lipsum"]  # text of any length for nothing
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
         self._variables = {"bos_token": bos, "eos_token": eos}
         try:
             self._template = environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
+        # SyntaxError: Jinja's own output, when blocks are nested deeper than Python allows.
+        except (jinja2.TemplateError, RecursionError, SyntaxError) as error:
             raise FormatError(f"the chat template cannot be compiled: {error}") from error
 
     def render(

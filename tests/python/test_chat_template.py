@@ -86,3 +86,13 @@ def test_a_template_that_does_not_compile(source: str) -> None:
 def test_a_template_that_fails(source: str) -> None:
     with pytest.raises(FormatError, match="chat template"):
         render(source)
+
+
+def test_blocks_nested_too_deep_are_refused() -> None:
+    with pytest.raises(FormatError, match="cannot be compiled"):
+        ChatTemplate("{% if true %}" * 200 + "x" + "{% endif %}" * 200)
+
+
+def test_no_text_out_of_nothing() -> None:
+    with pytest.raises(InvalidArgumentError, match="lipsum"):
+        ChatTemplate("{{ lipsum(n=10) }}").render([])
