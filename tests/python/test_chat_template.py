@@ -94,5 +94,5 @@ def test_blocks_nested_too_deep_are_refused() -> None:
 
 
 def test_no_text_out_of_nothing() -> None:
-    with pytest.raises(InvalidArgumentError, match="lipsum"):
-        ChatTemplate("{{ lipsum(n=10) }}").render([])
+    with pytest.raises(FormatError, match="lipsum"):
+        ChatTemplate("{{ lipsum(n=10) }}").render([{"role": "user", "content": "x"}])
