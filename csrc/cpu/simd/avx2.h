@@ -105,6 +105,11 @@ static inline F zero_below(F a, F x, F bound) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, bound, _CMP_LT_OQ), a);
 }
 
+static inline F where_less(F x, F y, F yes, F no) {
+  return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, y, _CMP_LT_OQ));
+}
+static inline F gather(const float* table, I a) { return _mm256_i32gather_ps(table, a, 4); }
+
 static inline I isplat(int32_t a) { return _mm256_set1_epi32(a); }
 static inline I iadd(I a, I b) { return _mm256_add_epi32(a, b); }
 static inline I isub(I a, I b) { return _mm256_sub_epi32(a, b); }

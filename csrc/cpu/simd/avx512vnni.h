@@ -91,6 +91,11 @@ static inline F zero_below(F a, F x, F bound) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ), a);
 }
 
+static inline F where_less(F x, F y, F yes, F no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), no, yes);
+}
+static inline F gather(const float* table, I a) { return _mm512_i32gather_ps(a, table, 4); }
+
 static inline I isplat(int32_t a) { return _mm512_set1_epi32(a); }
 static inline I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
 static inline I isub(I a, I b) { return _mm512_sub_epi32(a, b); }

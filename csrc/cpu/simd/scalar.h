@@ -96,6 +96,13 @@ static inline F scale_exp2(F a, F n) {
 // a where x >= bound (or x is NaN), else 0.
 static inline F zero_below(F a, F x, F bound) { PYL_EACH(F, x.v[i] < bound.v[i] ? 0.0f : a.v[i]); }
 
+// yes where x < y, else no.
+static inline F where_less(F x, F y, F yes, F no) {
+  PYL_EACH(F, x.v[i] < y.v[i] ? yes.v[i] : no.v[i]);
+}
+// table[a] lane by lane.
+static inline F gather(const float* table, I a) { PYL_EACH(F, table[a.v[i]]); }
+
 static inline I isplat(int32_t a) { PYL_EACH(I, a); }
 static inline I iadd(I a, I b) { PYL_EACH(I, a.v[i] + b.v[i]); }
 static inline I isub(I a, I b) { PYL_EACH(I, a.v[i] - b.v[i]); }
