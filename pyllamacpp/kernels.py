@@ -1,4 +1,4 @@
-"""The CPU kernels and the dequantizers over numpy arrays, one tier at a time.
+"""The CPU kernels, quantizers and dequantizers over numpy arrays, one tier at a time.
 
 This is the flat C ABI that the extension module exports, opened with cffi in ABI mode; its contract
 is the installed header `pyllamacpp_kernels.h`. It serves tests, converters and experiments. Models
@@ -182,6 +182,66 @@ def dequantize(dtype: str | int, weights: Weights, n: int) -> Floats:
     return out
 
 
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+
+
+def quantize(
+    dtype: str | int,
+    x: Floats,
+    importance: Floats | None = None,
+    out: Bytes | None = None,
+) -> Bytes:
+    """The rows of float32 `x` [n_rows][n_k] as weights of a type: uint8 [n_rows][row bytes].
+
+    Of what the type can hold, weights are chosen by the least sum of importance times squared
+    error; the bytes are the same on every tier. Values beyond its range become the nearest in it.
+    One thread; the GIL is released.
+
+    Args:
+        dtype: A name of `TYPE_IDS` or its id.
+        x: n_k is a multiple of the type's block.
+        importance: float32 [n_k], how much the error of each column counts: finite and not
+            negative. All alike by default.
+        out: Where the bytes go, C order; a new array by default.
+
+    Raises:
+        InvalidArgumentError: A weight is not finite; names its row and column.
+    """
+    return _quantize(None, dtype, x, importance, out)
+
+
+def _quantize(
+    table: Any, dtype: str | int, x: Floats, importance: Floats | None, out: Bytes | None
+) -> Bytes:
+    number = _type_id(dtype)
+    x = _array("x", x, np.float32, 2)
+    n_rows, n_k = x.shape
+    row_bytes = bytes_of(number, n_k)
+    if importance is not None:
+        importance = _array("importance", importance, np.float32, 1)
+        _same_length("importance", importance, n_k)
+    if out is None:
+        out = np.empty((n_rows, row_bytes), np.uint8)
+    elif out.dtype != np.uint8 or out.shape != (n_rows, row_bytes) or not out.flags.c_contiguous:
+        raise InvalidArgumentError(
+            f"out is {out.dtype} {list(out.shape)}, expected uint8 [{n_rows}, {row_bytes}] in "
+            "C order"
+        )
+    operands = (
+        number,
+        _pointer("float *", x),
+        n_rows,
+        n_k,
+        ffi.NULL if importance is None else _pointer("float *", importance),
+        _pointer("void *", out),
+    )
+    if table is None:
+        _check(lib.pyl_quantize(*operands))
+    else:
+        _check(lib.pyl_quantize_on(table, *operands))
+    return out
+
+
 class Kernels:
     """One tier's kernels; `tier` is one of `tiers()`, by default the tier in use.
 
@@ -218,6 +278,16 @@ class Kernels:
         numbers = ffi.new("uint32_t[]", n)
         function(self._table, numbers, n)
         return [_describe(number) for number in numbers]
+
+    def quantize(
+        self,
+        dtype: str | int,
+        x: Floats,
+        importance: Floats | None = None,
+        out: Bytes | None = None,
+    ) -> Bytes:
+        """As the function of this name, with this tier's kernels."""
+        return _quantize(self._table, dtype, x, importance, out)
 
     def matmul(
         self,

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <new>
 #include <string>
 #include <vector>
@@ -80,6 +82,40 @@ void matmul(const cpu::KernelTable& t, uint32_t type_id, const uint8_t* weights,
   (packed ? kernels->matmul_packed : kernels->matmul_rows)(
       {weights, n_rows, k, row_begin, row_end, acts.data(), n_cols, y - row_begin,
        row_end - row_begin, accumulate, scratch.as<uint8_t>()});
+}
+
+// The first value of n that is not finite, or -1.
+int64_t first_not_finite(const float* x, int64_t n) {
+  constexpr int64_t kRun = 4096;
+  constexpr uint32_t kExponent = 0x7f800000u;
+  for (int64_t begin = 0; begin < n; begin += kRun) {
+    const int64_t end = std::min(n, begin + kRun);
+    bool all = true;
+    for (int64_t i = begin; i < end; ++i)
+      all &= (std::bit_cast<uint32_t>(x[i]) & kExponent) != kExponent;
+    for (int64_t i = begin; !all && i < end; ++i)
+      if (!std::isfinite(x[i])) return i;
+  }
+  return -1;
+}
+
+void quantize_weights(const cpu::KernelTable& t, uint32_t type_id, const float* x, int64_t n_rows,
+                      int64_t k, const float* importance, uint8_t* dst) {
+  const DTypeTraits* type = find_dtype(type_id);
+  const cpu::QuantizeKernels* kernels = type ? t.find_quantizer(type->type) : nullptr;
+  if (!kernels) fail(ErrorKind::unsupported, "no quantizer for type id ", type_id);
+  require(n_rows >= 0 && k > 0, "expected rows of at least one weight");
+  if (k % type->block_size)
+    fail(ErrorKind::invalid_argument, "rows have ", k, " weights, expected a multiple of ",
+         type->block_size, " for ", type->name);
+  for (int64_t i = 0; importance && i < k; ++i)
+    if (!std::isfinite(importance[i]) || importance[i] < 0)
+      fail(ErrorKind::invalid_argument, "the importance of column ", i, " is ", importance[i],
+           ", expected a finite number that is not negative");
+  if (const int64_t i = first_not_finite(x, n_rows * k); i >= 0)
+    fail(ErrorKind::invalid_argument, "the weight in row ", i / k, ", column ", i % k, " is ", x[i],
+         ", expected a finite number");
+  kernels->quantize(x, importance, n_rows * k, k, dst);
 }
 
 void quantize_activations(const cpu::KernelTable& t, int32_t block, const float* x, int64_t n,
@@ -186,6 +222,7 @@ std::vector<const void*> entries(const cpu::KernelTable& t) {
     add(t.types[i].pack);
     add(t.types[i].matmul_packed);
   }
+  for (int i = 0; i < t.n_quantizers; ++i) add(t.quantizers[i].quantize);
   for (int i = 0; i < t.n_kv_types; ++i) {
     add(t.kv_types[i].store_key);
     add(t.kv_types[i].store_value);
@@ -235,6 +272,21 @@ int32_t pyl_dequantize(uint32_t type, const void* src, float* dst, int64_t n) {
   return guarded([&] {
     require(pyl_bytes_of(type, n) >= 0, "expected a known type and whole blocks of it");
     dequantize(DType(type), src, dst, n);
+  });
+}
+
+int32_t pyl_quantize_on(const pyl_kernels* k, uint32_t type, const float* src, int64_t n_rows,
+                        int64_t n_k, const float* importance, void* dst) {
+  return guarded([&] {
+    quantize_weights(table(k), type, src, n_rows, n_k, importance, static_cast<uint8_t*>(dst));
+  });
+}
+
+int32_t pyl_quantize(uint32_t type, const float* src, int64_t n_rows, int64_t n_k,
+                     const float* importance, void* dst) {
+  return guarded([&] {
+    quantize_weights(cpu::active_tier(), type, src, n_rows, n_k, importance,
+                     static_cast<uint8_t*>(dst));
   });
 }
 

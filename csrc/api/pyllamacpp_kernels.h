@@ -1,6 +1,6 @@
-/* The kernel table and the dequantizers as plain C functions, exported by the extension module and
- * opened with cffi in ABI mode by pyllamacpp/kernels.py, which hands the declarations below to
- * cffi as they stand (lines that begin with '#' and the word PYL_API are dropped).
+/* The kernel table, quantizers and dequantizers as plain C functions, exported by the extension
+ * module and opened with cffi in ABI mode by pyllamacpp/kernels.py, which hands the declarations
+ * below to cffi as they stand (lines that begin with '#' and the word PYL_API are dropped).
  *
  * Functions that return int32_t return 0, or one of the ErrorKind codes of csrc/base/error.h with a
  * sentence in pyl_last_error(). Types are the type ids of GGUF. Matrices are rows one after
@@ -39,6 +39,14 @@ PYL_API int32_t pyl_matmul_types(const pyl_kernels* k, uint32_t* types, int32_t 
 /* Bytes of n weights (a multiple of the type's block); -1 for an unknown type or a wrong n. */
 PYL_API int64_t pyl_bytes_of(uint32_t type, int64_t n);
 PYL_API int32_t pyl_dequantize(uint32_t type, const void* src, float* dst, int64_t n);
+
+/* Rows of n_k floats, a multiple of the type's block, to rows of the type in dst. importance [n_k]
+ * (NULL: all alike) says how much the squared error of a column counts; finite and >= 0. A weight
+ * that is not finite is an error which names its row and column. The same bytes on every tier. */
+PYL_API int32_t pyl_quantize(uint32_t type, const float* src, int64_t n_rows, int64_t n_k,
+                             const float* importance, void* dst);
+PYL_API int32_t pyl_quantize_on(const pyl_kernels* k, uint32_t type, const float* src,
+                                int64_t n_rows, int64_t n_k, const float* importance, void* dst);
 
 /* y[col][row - row_begin] = dot(weights[row], x[col]) for row_begin <= row < row_end, or += with
  * accumulate. x [n_cols][k] is quantized as the type requires. packed: through the packed layout,

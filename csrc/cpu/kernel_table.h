@@ -74,6 +74,15 @@ struct TypeKernels {
   void (*matmul_packed)(const MatmulArgs&);
 };
 
+// Floats to a stored type, by the least sum of importance * error^2. The bytes are the same on
+// every tier. Weights must be finite and importances (may be null: all alike) finite and not
+// negative; scales beyond the range of halves become the largest half.
+struct QuantizeKernels {
+  DType type;
+  // n weights, a multiple of the block, of rows of k whose columns have the importances [k].
+  void (*quantize)(const float* x, const float* importance, int64_t n, int64_t k, uint8_t* dst);
+};
+
 // How keys or values are stored in the cache. A page of one head holds kPageTokens of either.
 struct KvKernels {
   DType type;
@@ -109,6 +118,8 @@ struct KernelTable {
   int n_types;
   const KvKernels* kv_types;
   int n_kv_types;
+  const QuantizeKernels* quantizers;
+  int n_quantizers;
 
   // y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps)
   void (*rms_norm)(float* y, const float* x, const float* weight, int64_t n, float eps);
@@ -136,6 +147,11 @@ struct KernelTable {
   const TypeKernels* find(DType type) const {
     for (int i = 0; i < n_types; ++i)
       if (types[i].type == type) return &types[i];
+    return nullptr;
+  }
+  const QuantizeKernels* find_quantizer(DType type) const {
+    for (int i = 0; i < n_quantizers; ++i)
+      if (quantizers[i].type == type) return &quantizers[i];
     return nullptr;
   }
   const KvKernels* find_kv(DType type) const {

@@ -23,6 +23,11 @@
 // used by matmul_super
 #include "cpu/matmul_super.h"
 #include "cpu/peak.h"
+#include "cpu/quantize_search.h"
+// used by the two below
+#include "cpu/quantize_super.h"
+// used by quantize_types
+#include "cpu/quantize_types.h"
 
 #define PYL_STRING(x) #x
 #define PYL_NAME(x) PYL_STRING(x)
@@ -45,6 +50,24 @@ static constexpr KvKernels kKvTypes[] = {
     KvType<KvQ4_0>::entry(),
 };
 
+static constexpr QuantizeKernels kQuantizers[] = {
+    {DType::f32, quantize_f32},
+    {DType::f16, quantize_f16},
+    {DType::bf16, quantize_bf16},
+    {DType::q4_0, quantize_scaled<ToQ4_0>},
+    {DType::q4_1, quantize_affine<ToQ4_1>},
+    {DType::q5_0, quantize_scaled<ToQ5_0>},
+    {DType::q5_1, quantize_affine<ToQ5_1>},
+    {DType::q8_0, quantize_q8_0},
+    {DType::q2_k, quantize_super_affine<ToQ2_K>},
+    {DType::q3_k, quantize_super<ToQ3_K>},
+    {DType::q4_k, quantize_super_affine<ToQ4_K>},
+    {DType::q5_k, quantize_super_affine<ToQ5_K>},
+    {DType::q6_k, quantize_super<ToQ6_K>},
+    {DType::iq4_nl, quantize_scaled<ToIQ4_NL>},
+    {DType::iq4_xs, quantize_super<ToIQ4_XS>},
+};
+
 extern const KernelTable table;
 const KernelTable table = {
     PYL_NAME(PYLLAMACPP_TIER),
@@ -53,6 +76,8 @@ const KernelTable table = {
     sizeof kTypes / sizeof *kTypes,
     kKvTypes,
     sizeof kKvTypes / sizeof *kKvTypes,
+    kQuantizers,
+    sizeof kQuantizers / sizeof *kQuantizers,
     rms_norm,
     rope_interleaved,
     rope_halves,
