@@ -39,10 +39,16 @@ VARIANTS = {
     "llama, eight heads per KV head": TinyModel(n_heads=8, n_kv_heads=1),
     "llama, wide heads": TinyModel(head_dim=40),
     "llama, partial RoPE": TinyModel(rope_dim=8),
+    "llama, large epsilon": TinyModel(norm_eps=0.05),
+    "llama, vocabulary size stated": TinyModel(metadata={"vocab_size": 259}),
     "llama 3, RoPE factors": TinyModel(rope_theta=500000.0, tensors={"rope_freqs.weight": FACTORS}),
+    "llama 3.2, RoPE factors, tied": TinyModel(
+        tied=True, rope_theta=500000.0, tensors={"rope_freqs.weight": FACTORS}
+    ),
     "llama, linear RoPE": TinyModel(
         metadata={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
     ),
+    "llama, linear RoPE of old files": TinyModel(metadata={"rope.scale_linear": 4.0}),
     "llama, NTK base": TinyModel(rope_theta=1.7e6),
     "llama, YaRN": TinyModel(metadata=YARN),
     "llama, YaRN with a factor": TinyModel(metadata=YARN | {"rope.scaling.attn_factor": 0.9}),
@@ -52,9 +58,28 @@ VARIANTS = {
     ),
     "llama, LongRoPE long": TinyModel(**LONGROPE),
     "mistral, sliding window": TinyModel(metadata={"attention.sliding_window": 37}),
+    "mistral, sliding window, wide heads": TinyModel(
+        head_dim=32, rope_theta=1e6, metadata={"attention.sliding_window": 64}
+    ),
+    "yi, RoPE base": TinyModel(rope_theta=5e6, n_heads=8, n_kv_heads=1, norm_eps=1e-6),
+    "smollm2, RoPE base, tied": TinyModel(
+        tied=True, rope_theta=1e5, n_embd=144, n_heads=9, n_kv_heads=3
+    ),
     "llama with biases": TinyModel(qkv_bias=True),
     "qwen2": TinyModel(architecture="qwen2", qkv_bias=True, rope_theta=1e6),
+    "qwen2.5, tied": TinyModel(
+        architecture="qwen2", qkv_bias=True, rope_theta=1e6, norm_eps=1e-6, tied=True
+    ),
+    "qwen2.5, YaRN": TinyModel(architecture="qwen2", qkv_bias=True, rope_theta=1e6, metadata=YARN),
     "qwen3": TinyModel(architecture="qwen3", qk_norm=True, head_dim=32, rope_theta=1e6),
+    "qwen3, tied": TinyModel(
+        architecture="qwen3", qk_norm=True, head_dim=32, rope_theta=1e6, norm_eps=1e-6, tied=True
+    ),
+    "qwen3, linear RoPE": TinyModel(
+        architecture="qwen3",
+        qk_norm=True,
+        metadata={"rope.scaling.type": "linear", "rope.scaling.factor": 2.0},
+    ),
     "qwen3, YaRN": TinyModel(architecture="qwen3", qk_norm=True, metadata=YARN),
 }
 TOKENS = [1, *(3 + np.random.default_rng(5).integers(0, 256, 150))]

@@ -67,8 +67,14 @@ class LlamaShape:
             head_dim=head_dim,
             rope_dim=int(number("rope.dimension_count", head_dim)),
             rope_theta=float(number("rope.freq_base", 10000.0)),
-            rope_scaling=str(metadata.get(f"{architecture}.rope.scaling.type", "none")),
-            rope_scale=float(number("rope.scaling.factor", 1.0)),
+            # Old files have only a linear scale.
+            rope_scaling=str(
+                metadata.get(
+                    f"{architecture}.rope.scaling.type",
+                    "linear" if f"{architecture}.rope.scale_linear" in metadata else "none",
+                )
+            ),
+            rope_scale=float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))),
             rope_attention=float(number("rope.scaling.attn_factor", 1.0)),
             original_context=int(
                 number("rope.scaling.original_context_length", number("context_length"))

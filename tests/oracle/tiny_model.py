@@ -29,6 +29,7 @@ class TinyModel:
     head_dim: int | None = None
     rope_dim: int | None = None
     rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
     qkv_bias: bool = False
     qk_norm: bool = False
     tied: bool = False
@@ -88,7 +89,7 @@ class TinyModel:
         writer.add_feed_forward_length(self.n_ff)
         writer.add_head_count(self.n_heads)
         writer.add_head_count_kv(self.n_kv_heads)
-        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_layer_norm_rms_eps(self.norm_eps)
         writer.add_rope_freq_base(self.rope_theta)
         if self.head_dim:
             writer.add_key_length(self.head_dim)
