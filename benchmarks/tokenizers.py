@@ -27,7 +27,7 @@ import sentencepiece  # noqa: E402
 import test_equality as shared  # noqa: E402
 import tiktoken  # noqa: E402
 import tokenizers  # noqa: E402
-from text_cases import file_of_package, random_texts, tokenizer_of_ranks  # noqa: E402
+from text_cases import file_of_package, merges_of_ranks, random_texts, spelled  # noqa: E402
 
 Encode = Callable[[str], list[int]]
 
@@ -44,22 +44,20 @@ def encoder(tokenizer: object) -> Encode:
     return lambda text: tokenizer.encode(text.encode(), False, False)  # type: ignore[attr-defined]
 
 
-def bpe_row(name: str, ranks: dict[bytes, int], pre: str, pattern: str) -> list[Row]:
-    ours = encoder(tokenizer_of_ranks(ranks, {}, pre))
-    openai = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    return [Row(f"{name}, {pre}", "tiktoken", ours, openai.encode_ordinary)]
-
-
 def rows() -> list[Row]:
-    found: list[Row] = []
     model = file_of_package("mistral-common", "tokenizer.model.v1")
-    if model is not None:
-        piece = sentencepiece.SentencePieceProcessor(model_file=str(model))
-        ours = encoder(shared.spm_of(model.read_bytes()))
-        found.append(Row("Mistral v1, 32000", "sentencepiece", ours, piece.encode))
-    if shared.llama3_file() is not None:
-        ranks = shared.llama3_ranks()
-        found += bpe_row("Llama 3, 128000", ranks, "llama-bpe", shared.LLAMA3)
+    if model is None:
+        raise SystemExit("mistral-common is not installed: pip install '.[test]'")
+    piece = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    ours = encoder(shared.spm_of(model.read_bytes()))
+    found = [Row("Mistral v1, 32000", "sentencepiece", ours, piece.encode)]
+
+    ranks = shared.llama3_ranks()
+    openai = tiktoken.Encoding("x", pat_str=shared.LLAMA3, mergeable_ranks=ranks, special_tokens={})
+    vocab = [spelled(token) for token in sorted(ranks, key=ranks.__getitem__)]
+    own, other = shared.both("llama-bpe", vocab, merges_of_ranks(ranks), [])
+    found.append(Row("Llama 3, 128000", "tiktoken", encoder(own), openai.encode_ordinary))
+    found.append(Row("Llama 3, 128000", "tokenizers", encoder(own), hugging_face(other)))
     for pre in shared.STEPS:
         own, other = shared.trained(pre)
         found.append(Row(f"trained, 3000, {pre}", "tokenizers", encoder(own), hugging_face(other)))

@@ -116,14 +116,18 @@ def spelled(token: bytes) -> str:
     return "".join(ALPHABET[byte] for byte in token)
 
 
-def tokenizer_of_ranks(ranks: dict[bytes, int], special: dict[str, int], pre: str) -> Tokenizer:
-    """A tiktoken vocabulary as converters write it: every pair of tokens that makes a token."""
-    tokens = {i: spelled(token) for token, i in ranks.items()} | {i: t for t, i in special.items()}
+def merges_of_ranks(ranks: dict[bytes, int]) -> list[tuple[str, str]]:
+    """As converters write a tiktoken vocabulary: every pair of tokens that makes a token."""
     merges = []
     for token in sorted(ranks, key=ranks.__getitem__):
         cuts = ((token[:i], token[i:]) for i in range(1, len(token)))
         pairs = [cut for cut in cuts if cut[0] in ranks and cut[1] in ranks]
         merges += sorted(pairs, key=lambda cut: (ranks[cut[0]], ranks[cut[1]]))
+    return [(spelled(a), spelled(b)) for a, b in merges]
+
+
+def tokenizer_of_ranks(ranks: dict[bytes, int], special: dict[str, int], pre: str) -> Tokenizer:
+    tokens = {i: spelled(token) for token, i in ranks.items()} | {i: t for t, i in special.items()}
     size = max(tokens) + 1
     return Tokenizer(
         model="gpt2",
@@ -132,7 +136,7 @@ def tokenizer_of_ranks(ranks: dict[bytes, int], special: dict[str, int], pre: st
             CONTROL if tokens.get(i) in special else NORMAL if i in tokens else UNUSED
             for i in range(size)
         ],
-        merges=[f"{spelled(a)} {spelled(b)}".encode() for a, b in merges],
+        merges=[f"{a} {b}".encode() for a, b in merges_of_ranks(ranks)],
         pre=pre,
     )
 
