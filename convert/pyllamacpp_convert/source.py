@@ -17,15 +17,19 @@ Stored = npt.NDArray[Any]
 class Rows(Protocol):
     """A matrix (or a vector, which is one row) that lies in one or several files.
 
-    `dtype` is "f16", "bf16" or "f32"; `shape` has the rows first. Reading it opens, reads ranges
-    and closes: nothing is mapped, nothing is held.
+    `dtype` is "f16", "bf16" or "f32". Reading opens, reads ranges and closes: nothing is mapped,
+    nothing is held.
     """
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Rows first; a vector has one dimension."""
+        ...
 
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """How its weights are stored."""
+        ...
 
     def read(self, first: int, last: int) -> Stored:
         """Rows [first, last) as they are stored, C order [last - first, columns].

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import gguf
 import numpy as np
@@ -20,7 +20,19 @@ import numpy as np
 from pyllamacpp.errors import FileError, FormatError, InvalidArgumentError
 from pyllamacpp.kernels import TYPE_IDS, bytes_of
 
-Value: TypeAlias = bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float]
+
+@dataclass(frozen=True)
+class Typed:
+    """A metadata value of a stated type; `item_type` is that of an array's items."""
+
+    value: Any
+    type: gguf.GGUFValueType
+    item_type: gguf.GGUFValueType | None = None
+
+
+Value: TypeAlias = (
+    bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float] | Typed
+)
 
 
 @dataclass(frozen=True)
@@ -51,39 +63,56 @@ class GgufStreamWriter:
     """`write` bands of rows in any order, from any thread, then `finish`; or `abandon`.
 
     metadata: keys with their full names; "general.architecture" is required. Whole numbers become
-    uint32 (uint64 where they need it), floats float32.
+    uint32 (int32, int64 or uint64 where they need it), floats float32, unless they are `Typed`.
+    resume: go on with the `OUT.part` that an earlier writer with the same arguments left.
 
-    As a context manager it abandons the file unless `finish` was reached.
+    As a context manager it closes the file; `OUT.part` stays unless `finish` was reached.
 
-    Raises FileError when the file cannot be written.
+    Raises FileError when the file cannot be written, FormatError when it cannot be resumed.
     """
 
     def __init__(
-        self, path: Path, metadata: Mapping[str, Value], tensors: Sequence[TensorSpec]
+        self,
+        path: Path,
+        metadata: Mapping[str, Value],
+        tensors: Sequence[TensorSpec],
+        *,
+        resume: bool = False,
     ) -> None:
         self.path = path
-        self.part = path.with_name(path.name + ".part")
+        self.part = part_of(path)
+        self.names = [spec.name for spec in tensors]
         self._specs = {spec.name: spec for spec in tensors}
         if len(self._specs) != len(tensors):
             raise InvalidArgumentError(f"{path}: two tensors have the same name")
-        self._rows_left = {spec.name: spec.n_rows for spec in tensors}
         self._lock = threading.Lock()
-        self._finished = False
         try:
-            starts_at = self._write_header(metadata, tensors)
-            self._file = self.part.open("r+b")
+            header = self._header(metadata, tensors)
+            self._file = self.part.open("r+b" if resume else "w+b", buffering=0)
         except OSError as error:
-            self.part.unlink(missing_ok=True)
             raise FileError(f"cannot write {self.part}: {error.strerror or error}") from error
         self._offsets: dict[str, int] = {}
+        end = len(header)
         for spec in tensors:
-            self._offsets[spec.name] = starts_at
-            starts_at += _padded(spec.n_bytes)
-        self._size = starts_at
+            self._offsets[spec.name] = end
+            end += _padded(spec.n_bytes)
+        self.n_bytes = end
+        try:
+            if resume and self._file.read(len(header)) != header:
+                raise FormatError(f"{self.part} was begun by another version: start over")
+            self._write_at(0, header)
+            self._file.truncate(end)
+        except OSError as error:
+            self._file.close()
+            raise FileError(f"cannot write {self.part}: {error.strerror or error}") from error
+        except FormatError:
+            self._file.close()
+            raise
 
-    def _write_header(self, metadata: Mapping[str, Value], tensors: Sequence[TensorSpec]) -> int:
-        """Writes all but the tensors' data; returns where that starts."""
-        writer = gguf.GGUFWriter(self.part, str(metadata["general.architecture"]))
+    def _header(self, metadata: Mapping[str, Value], tensors: Sequence[TensorSpec]) -> bytes:
+        """All but the tensors' data, padded to where that starts."""
+        scratch = self.part.with_name(self.part.name + ".header")
+        writer = gguf.GGUFWriter(scratch, str(metadata["general.architecture"]))
         try:
             for key, value in metadata.items():
                 if key != "general.architecture":
@@ -100,9 +129,12 @@ class GgufStreamWriter:
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
+            writer.close()
+            header = scratch.read_bytes()
         finally:
             writer.close()
-        return _padded(self.part.stat().st_size)
+            scratch.unlink(missing_ok=True)
+        return header.ljust(_padded(len(header)), b"\0")
 
     def __enter__(self) -> GgufStreamWriter:
         return self
@@ -113,11 +145,10 @@ class GgufStreamWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._finished:
-            self.abandon()
+        self._file.close()
 
     def write(self, name: str, row_start: int, data: bytes | memoryview) -> None:
-        """Rows of a tensor from `row_start` on; each row is written once."""
+        """Rows of a tensor from `row_start` on."""
         spec = self._specs[name]
         n_rows, rest = divmod(len(data), spec.row_bytes)
         if rest or row_start < 0 or row_start + n_rows > spec.n_rows:
@@ -127,30 +158,54 @@ class GgufStreamWriter:
             )
         try:
             with self._lock:
-                self._file.seek(self._offsets[name] + row_start * spec.row_bytes)
-                self._file.write(data)
-                self._rows_left[name] -= n_rows
+                self._write_at(self._offsets[name] + row_start * spec.row_bytes, data)
+        except OSError as error:
+            raise FileError(f"cannot write {self.part}: {error.strerror or error}") from error
+
+    def _write_at(self, offset: int, data: bytes | memoryview) -> None:
+        self._file.seek(offset)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def read(self, name: str, first: int, last: int) -> bytes:
+        """Rows [first, last) of a tensor, as they lie in the file.
+
+        Raises FileError when they cannot be read.
+        """
+        spec = self._specs[name]
+        n = (last - first) * spec.row_bytes
+        try:
+            with self._lock:
+                self._file.seek(self._offsets[name] + first * spec.row_bytes)
+                data = b""
+                while len(data) < n and (more := self._file.read(n - len(data))):
+                    data += more
+        except OSError as error:
+            raise FileError(f"cannot read {self.part}: {error.strerror or error}") from error
+        if len(data) < n:
+            raise FileError(f"{self.part} was truncated by something else")
+        return data
+
+    def flush(self) -> None:
+        """Returns when all that was written is on the disk."""
+        try:
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise FileError(f"cannot write {self.part}: {error.strerror or error}") from error
 
     def finish(self) -> None:
         """Flushes, reads the header back and moves the file to its final name.
 
-        Raises FormatError when rows are missing or the file does not read as it was written.
+        Raises FormatError when the header does not read as it was written.
         """
-        missing = [name for name, rows in self._rows_left.items() if rows]
-        if missing:
-            raise FormatError(f"{self.part}: rows of {missing[0]} were not written")
+        self.flush()
+        self._file.close()
         try:
-            self._file.truncate(self._size)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
             self._check()
             self.part.replace(self.path)
         except OSError as error:
             raise FileError(f"cannot write {self.path}: {error.strerror or error}") from error
-        self._finished = True
 
     def abandon(self) -> None:
         """Closes and removes what was written."""
@@ -170,16 +225,26 @@ class GgufStreamWriter:
             raise FormatError(f"{self.part} does not read back as it was written")
 
 
+def part_of(path: Path) -> Path:
+    """Where a file is while it is being written."""
+    return path.with_name(path.name + ".part")
+
+
 def _padded(n: int) -> int:
     alignment = gguf.GGUF_DEFAULT_ALIGNMENT
     return -(-n // alignment) * alignment
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
-    if isinstance(value, bool):
+    if isinstance(value, Typed):
+        writer.add_key_value(key, value.value, value.type, value.item_type)
+    elif isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):
-        (writer.add_uint32 if value < 1 << 32 else writer.add_uint64)(key, value)
+        if value < 0:
+            (writer.add_int32 if value >= -(1 << 31) else writer.add_int64)(key, value)
+        else:
+            (writer.add_uint32 if value < 1 << 32 else writer.add_uint64)(key, value)
     elif isinstance(value, float):
         writer.add_float32(key, value)
     elif isinstance(value, str):

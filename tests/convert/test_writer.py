@@ -5,7 +5,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from pyllamacpp_convert.writer import GgufStreamWriter, TensorSpec
+from pyllamacpp_convert.writer import GgufStreamWriter, TensorSpec, Typed
 
 from pyllamacpp import _core
 from pyllamacpp.errors import FileError, FormatError, InvalidArgumentError
@@ -50,17 +50,45 @@ def test_bands_in_any_order(tmp_path: Path) -> None:
         assert tensor.data.tobytes() == data[tensor.name]
 
 
-def test_nothing_is_left_of_an_unfinished_file(tmp_path: Path) -> None:
+def test_an_unfinished_file_is_resumed_or_removed(tmp_path: Path) -> None:
+    data = contents()
     path = tmp_path / "out.gguf"
     with GgufStreamWriter(path, METADATA, SPECS) as writer:
-        writer.write("norm", 0, bytes(20))
+        writer.write("norm", 0, data["norm"])
+    assert [p.name for p in tmp_path.iterdir()] == ["out.gguf.part"]
+    with pytest.raises(FormatError, match="begun by another version"):
+        GgufStreamWriter(path, METADATA | {"general.name": "other"}, SPECS, resume=True)
+    with GgufStreamWriter(path, METADATA, SPECS, resume=True) as writer:
+        assert writer.read("norm", 0, 1) == data["norm"]
+        writer.abandon()
     assert list(tmp_path.iterdir()) == []
-    with (
-        pytest.raises(FormatError, match="rows of norm were not written"),
-        GgufStreamWriter(path, METADATA, SPECS) as writer,
-    ):
+
+
+def test_values_of_stated_types(tmp_path: Path) -> None:
+    kinds = gguf.GGUFValueType
+    typed = {
+        "a.u8": Typed(7, kinds.UINT8),
+        "a.f64": Typed(0.1, kinds.FLOAT64),
+        "a.i16s": Typed([1, -2], kinds.ARRAY, kinds.INT16),
+        "a.below": -5,
+        "a.far": -(1 << 40),
+    }
+    path = tmp_path / "out.gguf"
+    with GgufStreamWriter(path, METADATA | typed, []) as writer:
         writer.finish()
-    assert list(tmp_path.iterdir()) == []
+    fields = gguf.GGUFReader(path).fields
+    values = {key: fields[key].contents() for key in typed}
+    assert values == {
+        "a.u8": 7,
+        "a.f64": 0.1,
+        "a.i16s": [1, -2],
+        "a.below": -5,
+        "a.far": -(1 << 40),
+    }
+    assert fields["a.u8"].types == [kinds.UINT8]
+    assert fields["a.i16s"].types == [kinds.ARRAY, kinds.INT16]
+    assert fields["a.below"].types == [kinds.INT32]
+    assert fields["a.far"].types == [kinds.INT64]
 
 
 def test_wrong_bands(tmp_path: Path) -> None:
