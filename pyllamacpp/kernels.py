@@ -37,6 +37,9 @@ from .errors import (
     UnsupportedError,
 )
 
+# How many threads pay on this machine, for callers that make their own.
+default_thread_count = _core.default_thread_count
+
 Floats: TypeAlias = npt.NDArray[np.float32]
 # Weights as they lie in a file: bytes, or an array whose memory holds them.
 Weights: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]

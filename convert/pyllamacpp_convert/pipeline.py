@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import gguf
 import numpy as np
@@ -61,11 +61,14 @@ class Job:
 
 
 class Progress(NamedTuple):
-    """How far a run is: bytes read of all that will be, seconds since it began."""
+    """How far a stage ("checksums", "convert" or "verify") is: bytes read of all it will read."""
 
+    stage: str
     done: int
     total: int
-    seconds: float
+
+
+ProgressCallback: TypeAlias = Callable[[Progress], None]
 
 
 class _Band(NamedTuple):
@@ -84,7 +87,7 @@ def write_gguf(
     split_max_bytes: int | None = None,
     verify: bool = False,
     resume: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Path]:
     """Writes the tensors in the order of `jobs`; returns the files, several if it was split.
 
@@ -98,7 +101,6 @@ def write_gguf(
     """
     journal = _Journal(path, identity)
     done = journal.resumed() if resume else 0
-    started = time.monotonic()
     total = sum(_stored_bytes(job.source) for job in jobs)
     with ExitStack() as stack:
         writers = [
@@ -118,14 +120,12 @@ def write_gguf(
                         writer.flush()
                     journal.write(n + 1)
                 if progress is not None:
-                    progress(Progress(read, total, time.monotonic() - started))
-            with ThreadPoolExecutor(n_threads, "verify") as pool:
-                checks = (
-                    pool.submit(_read_back, job, writer_of[job.spec.name], whole=verify)
-                    for job in jobs
-                )
-                for check in list(checks):
-                    check.result()
+                    progress(Progress("convert", read, total))
+            read = 0
+            for job in _read_back_all(jobs, writer_of, n_threads, whole=verify):
+                read += _stored_bytes(job.source)
+                if verify and progress is not None:
+                    progress(Progress("verify", read, total))
             for writer in writers:
                 writer.finish()
         except (FormatError, InvalidArgumentError):
@@ -135,6 +135,12 @@ def write_gguf(
             raise
     journal.remove()
     return [writer.path for writer in writers]
+
+
+def band_bytes(job: Job) -> int:
+    """Bytes that one band of the tensor takes at most on its way, as floats."""
+    columns = job.spec.shape[-1]
+    return 4 * columns * min(job.spec.n_rows, max(1, _BAND // columns))
 
 
 def _stored_bytes(source: Rows) -> int:
@@ -207,6 +213,26 @@ def _floats(dtype: str, stored: Stored) -> Floats:
     if dtype == "f32":
         return stored
     return dequantize(dtype, stored, stored.size).reshape(stored.shape)
+
+
+def _read_back_all(
+    jobs: Sequence[Job],
+    writer_of: Mapping[str, GgufStreamWriter],
+    n_threads: int,
+    *,
+    whole: bool,
+) -> Iterator[Job]:
+    """Yields each tensor once it is known to be right."""
+    pool = ThreadPoolExecutor(n_threads, "verify")
+    try:
+        checks = [
+            pool.submit(_read_back, job, writer_of[job.spec.name], whole=whole) for job in jobs
+        ]
+        for job, check in zip(jobs, checks, strict=True):
+            check.result()
+            yield job
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _read_back(job: Job, writer: GgufStreamWriter, *, whole: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,21 @@ from ..loading import Repack
 from ..params import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """Bytes of a size such as 16G or 512M, in powers of 1024."""
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    n_bytes = int(float(match[1]) * 1024 ** _POWERS[match[2].upper()]) if match else 0
+    if not 0 < n_bytes < 1 << 60:
+        raise click.BadParameter(f"{text!r} is not a size such as 16G or 512M")
+    return n_bytes
+
 
 model_option = click.option(
     "-m",

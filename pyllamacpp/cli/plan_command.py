@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 
 import click
 
 from .. import _core
 from ..loading import Repack
 from .group import ExampleCommand
-from .options import batch_option, context_option, json_option, kv_type_options, repack_option
+from .options import (
+    batch_option,
+    context_option,
+    json_option,
+    kv_type_options,
+    parse_size,
+    repack_option,
+)
 from .runtime import DEFAULT_CTX, find_model
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-
-
-def _size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-    """Bytes of a size such as 16G or 512M, in powers of 1024."""
-    if text is None:
-        return None
-    match = _SIZE.fullmatch(text.strip())
-    n_bytes = int(float(match[1]) * 1024 ** _POWERS[match[2].upper()]) if match else 0
-    if not 0 < n_bytes < 1 << 60:
-        raise click.BadParameter(f"{text!r} is not a size such as 16G or 512M")
-    return n_bytes
 
 
 @click.command(
@@ -43,7 +35,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
 @click.option(
     "--ram",
     metavar="SIZE",
-    callback=_size,
+    callback=parse_size,
     help="Pretend that this much memory is available, e.g. 16G.  [default: what there is]",
 )
 @batch_option

@@ -88,8 +88,12 @@ def test_every_type(tmp_path: Path, dtype: str) -> None:
     for name, source in tensors.items():
         stored = dtype if source.stored.ndim == 2 else "f32"
         assert found[name] == quantize(stored, np.atleast_2d(floats(source))).tobytes()
-    assert [p.done for p in seen] == sorted(p.done for p in seen)
-    assert seen[-1].done == seen[-1].total == sum(s.stored.nbytes for s in tensors.values())
+    total = sum(s.stored.nbytes for s in tensors.values())
+    for stage in ("convert", "verify"):
+        done = [p.done for p in seen if p.stage == stage]
+        assert done == sorted(done)
+        assert done[-1] == total
+    assert {p.total for p in seen} == {total}
 
 
 def test_importance_reaches_the_quantizer(tmp_path: Path) -> None:
