@@ -204,9 +204,10 @@ def _encode(band: _Band, stored: Stored) -> memoryview:
 def _all_finite(stored: Stored) -> bool:
     if stored.dtype == np.float32:
         return bool(np.isfinite(stored).all())
-    # Without its sign, a half (or bfloat16) is an integer that grows with it.
+    # Halves (and bfloat16) without their sign grow as integers do; from here on they are not finite.
     infinity = 0x7F80 if stored.dtype == np.uint16 else 0x7C00
-    return bool(((stored.view(np.uint16) & 0x7FFF) < infinity).all())
+    positive, negative = stored.view(np.int16).max(), stored.view(np.uint16).max()
+    return bool(positive < infinity and negative < infinity + 0x8000)
 
 
 def _floats(dtype: str, stored: Stored) -> Floats:
