@@ -55,8 +55,14 @@ def read_vocab(path: Path, weights_folder: Path | None = None) -> Vocab:
     Raises FileError when a file cannot be read, FormatError when it is malformed and
     UnsupportedError when it is something that this release or the GGUF cannot express.
     """
+    try:
+        return _read_vocab(path, weights_folder or path.parent)
+    except RecursionError as error:
+        raise FormatError(f"{path} or a file beside it nests too deeply") from error
+
+
+def _read_vocab(path: Path, weights: Path) -> Vocab:
     data = read_bytes(path)
-    weights = weights_folder or path.parent
     companions = Companions(_folders(path.parent, weights))
     if _TIKTOKEN.match(data):
         params = companions.json("params.json")

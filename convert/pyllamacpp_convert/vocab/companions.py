@@ -104,16 +104,18 @@ def _special_ids(vocab: Vocab, companions: Companions, named: list[dict[str, Any
     numbered = [generation, companions.json("config.json")]
     n = len(vocab.tokens)
     for name, role in _ROLES.items():
-        texts = [_content(table.get(f"{role}_token")) for table in named]
-        for text in filter(None, texts):
+        texts = (_content(table.get(f"{role}_token")) for table in named)
+        if text := next(filter(None, texts), None):
             if (found := vocab.find(text)) is not None:
                 setattr(vocab, name, found)
-                break
+                continue
             vocab.notes.append(f"the {role} token {text!r:.80} is not in the vocabulary")
-        else:
-            ids = [_ids(table.get(f"{role}_token_id"), n) for table in numbered]
-            if first := next(filter(None, ids), None):
-                setattr(vocab, name, first[0])
+        # Early conversions of LLaMA state wrong ids, so these count last.
+        ids = [_ids(table.get(f"{role}_token_id"), n) for table in numbered]
+        if getattr(vocab, name) is None and (first := next(filter(None, ids), None)):
+            setattr(vocab, name, first[0])
+    if vocab.eos is None and {*vocab.tokens}.isdisjoint((*_END_OF_TURN, *_OTHER_ENDS)):
+        vocab.notes.append("no file says which token ends a text: generation may not end by itself")
     ends = next(filter(None, (_ids(t.get("eos_token_id"), n) for t in numbered)), [])
     others = [i for i in ends if i != vocab.eos]
     turns = [i for i in others if vocab.tokens[i] in _END_OF_TURN]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyllamacpp.errors import FileError, FormatError
 
-_MOST_BYTES = 256 << 20
+_MOST_BYTES = 64 << 20
 
 
 def read_bytes(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -133,9 +134,7 @@ class Vocab:
         """
         fitted = self.fitted(n_rows)
         self.notes = fitted.notes
-        for i, token in enumerate(fitted.tokens):
-            if not _is_text(token):
-                raise FormatError(f"{self.path}: token {i}, {token!a:.80}, is not text")
+        fitted._check()
         out: dict[str, Value] = {
             "tokenizer.ggml.model": fitted.model,
             "tokenizer.ggml.pre": fitted.pre,
@@ -162,6 +161,27 @@ class Vocab:
             out["tokenizer.chat_templates"] = others
         return out
 
+    def _check(self) -> None:
+        """Raises FormatError for what no engine can use."""
+        for i, token in enumerate(self.tokens):
+            if not _is_text(token):
+                raise FormatError(f"{self.path}: token {i}, {token!a:.80}, is not text")
+        if self.model != "llama":
+            return
+        for i, score in enumerate(self.scores):
+            if math.isnan(score):
+                raise FormatError(f"{self.path}: the score of token {i} is not a number")
+        # What no token spells is spelled in bytes, or else is the unknown token.
+        found = {t for t, kind in zip(self.tokens, self.types, strict=True) if kind == _BYTE}
+        wrong = next(iter(found - _BYTES), None)
+        if wrong is not None:
+            raise FormatError(f"{self.path}: {wrong!r:.80} is marked as a byte, but spells none")
+        if self.unknown is None and found != _BYTES:
+            raise FormatError(
+                f"{self.path} has neither a token for each byte nor an unknown token, so there is "
+                "text that it cannot express"
+            )
+
     def _pad(self, n: int) -> None:
         """Unused tokens up to `n` tokens."""
         ids = range(len(self.tokens), n)
@@ -170,6 +190,9 @@ class Vocab:
         if self.model == "llama":
             self.scores += [LEAST_SCORE for _ in ids]
 
+
+_BYTE = TokenType.BYTE
+_BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 
 # Of tokens that no merge should make: below every trained one's.
 LEAST_SCORE = -1e9

@@ -49,6 +49,11 @@ def read_sentencepiece(path: Path, data: bytes) -> Vocab:
     )
     ids = [_whole(model.trainer.get(number, default)) for number, default in _IDS]
     vocab.unknown, vocab.bos, vocab.eos, vocab.padding = (i if 0 <= i < n else None for i in ids)
+    if vocab.remove_extra_whitespaces:
+        vocab.notes.append(
+            "the vocabulary takes several spaces as one, which is not done here: they give other "
+            "tokens than in training"
+        )
     name = model.normalizer.get(1, b"")
     if model.normalizer.get(2):
         shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else "a table"

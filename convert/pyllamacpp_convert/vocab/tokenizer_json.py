@@ -66,17 +66,27 @@ def read_tokenizer_json(path: Path, data: bytes) -> Vocab:
             raise UnsupportedError(f"{path}: {name} {model[name]!r:.40} is not supported")
     tokens = _tokens(path, model["vocab"])
     merges = _merges(path, model)
-    added = _added_tokens(path, root.get("added_tokens"))
+    listed = root.get("added_tokens")
+    added = _added_tokens(path, listed)
     steps = list(_nodes(path, root.get("pre_tokenizer")))
     if any(step["type"] == "ByteLevel" for step in steps):
         vocab = _byte_level(path, tokens, merges, root, steps)
     else:
-        vocab = _characters(path, tokens, merges, root, steps)
+        vocab = _characters(path, tokens, merges, root, steps, added)
     trained = tokens.keys() - added.keys()
     vocab.n_trained = max(trained, default=-1) + 1
     vocab.add(added)
+    for name in ("lstrip", "rstrip", "single_word"):
+        marked = [e["content"] for e in listed or [] if e.get(name)]
+        if marked:
+            vocab.notes.append(
+                f"{path.name} says {name} of {len(marked)} added tokens such as {marked[0]!r:.80}, "
+                "for which a GGUF file has no place: white space beside them stays text"
+            )
     vocab.unknown = _id_in(tokens, model.get("unk_token"))
-    vocab.add_bos, vocab.add_eos = _ends_added(root.get("post_processor"))
+    first, last = _ends_added(path, root.get("post_processor"))
+    vocab.add_bos, vocab.add_eos = first is not None, last is not None
+    vocab.bos, vocab.eos = _id_in(tokens, first), _id_in(tokens, last)
     return vocab
 
 
@@ -147,7 +157,7 @@ def add_listed_tokens(vocab: Vocab, path: Path, root: dict[str, Any]) -> None:
 
 
 def _nodes(path: Path, node: object) -> Iterator[dict[str, Any]]:
-    """The members of nested sequences (of normalizers, of pre-tokenizers), in order."""
+    """The steps of a tokenizer's part, with those of nested sequences in their places."""
     if node is None:
         return
     if not isinstance(node, dict) or not isinstance(node.get("type"), str):
@@ -155,7 +165,7 @@ def _nodes(path: Path, node: object) -> Iterator[dict[str, Any]]:
     if node["type"] != "Sequence":
         yield node
         return
-    members = node.get("normalizers", node.get("pretokenizers"))
+    members = node.get("normalizers", node.get("pretokenizers", node.get("processors")))
     if not isinstance(members, list):
         raise FormatError(f"{path}: a sequence of steps in it is no list")
     for member in members:
@@ -221,6 +231,7 @@ def _characters(
     merges: list[tuple[str, str]],
     root: dict[str, Any],
     steps: list[dict[str, Any]],
+    added: dict[int, AddedToken],
 ) -> Vocab:
     """LLaMA's kind: text with its spaces written as U+2581, merged from characters."""
     types = [TokenType.UNUSED] * (max(tokens) + 1)
@@ -229,7 +240,7 @@ def _characters(
     vocab = _vocab(path, "llama", tokens, types)
     if (unknown := _id_in(tokens, root["model"].get("unk_token"))) is not None:
         vocab.types[unknown] = TokenType.UNKNOWN
-    vocab.scores = _scores(path, tokens, merges)
+    vocab.scores = _scores(path, tokens, merges, added)
     escapes = False
     for node in _nodes(path, root.get("normalizer")):
         if node["type"] == "Prepend" and node.get("prepend") == _SPACE:
@@ -261,7 +272,12 @@ def _characters(
     return vocab
 
 
-def _scores(path: Path, tokens: dict[int, str], merges: list[tuple[str, str]]) -> list[float]:
+def _scores(
+    path: Path,
+    tokens: dict[int, str],
+    merges: list[tuple[str, str]],
+    added: dict[int, AddedToken],
+) -> list[float]:
     """A score for each token, such that merging by scores does what the list of merges does.
 
     Merging by scores joins any two neighbours that make a token, the best token first. That is
@@ -270,7 +286,6 @@ def _scores(path: Path, tokens: dict[int, str], merges: list[tuple[str, str]]) -
     another than the leftmost; SentencePiece, with which such models were trained, never does.)
     """
     rank: dict[str, int] = {}
-    listed: set[tuple[str, str]] = set(merges)
     last = None
     for left, right in merges:
         made = left + right
@@ -281,13 +296,12 @@ def _scores(path: Path, tokens: dict[int, str], merges: list[tuple[str, str]]) -
             )
         last = made
         rank.setdefault(made, len(rank))
-    texts = set(tokens.values())
-    for token in rank:
+    listed = set(merges)
+    made_of = {t for t in tokens.values() if t in rank or len(t) == 1}
+    for token in (token for i, token in tokens.items() if i not in added):
         for i in range(1, len(token)):
             pair = token[:i], token[i:]
-            if pair not in listed and all(len(part) == 1 or part in rank for part in pair):
-                if not all(part in texts for part in pair):
-                    continue
+            if pair not in listed and pair[0] in made_of and pair[1] in made_of:
                 raise UnsupportedError(
                     f"{path}: the tokens {pair[0]!r:.80} and {pair[1]!r:.80} make one but are not "
                     "merged, so its tokens cannot be stated as scores; pass the model's "
@@ -322,15 +336,14 @@ def _id_in(tokens: dict[int, str], text: object) -> int | None:
     return next((i for i, token in tokens.items() if token == text), None)
 
 
-def _ends_added(post_processor: object) -> tuple[bool, bool]:
-    """Whether special tokens are put before and after a text."""
-    if not isinstance(post_processor, dict):
-        return False, False
-    if isinstance(members := post_processor.get("processors"), list):
-        found = [_ends_added(member) for member in members if member is not post_processor]
-        return any(first for first, _ in found), any(last for _, last in found)
-    single = post_processor.get("single")
-    if post_processor.get("type") != "TemplateProcessing" or not isinstance(single, list):
-        return False, False
-    special = [isinstance(part, dict) and "SpecialToken" in part for part in single]
-    return bool(special) and special[0], bool(special) and special[-1]
+def _ends_added(path: Path, post_processor: object) -> tuple[object, object]:
+    """The special tokens that are put before and after a text, if any."""
+    for node in _nodes(path, post_processor):
+        single = node.get("single")
+        if node["type"] != "TemplateProcessing" or not isinstance(single, list):
+            continue
+        parts = [part.get("SpecialToken") for part in single if isinstance(part, dict)]
+        names = [part.get("id") if isinstance(part, dict) else None for part in parts]
+        if len(names) > 1:
+            return names[0], names[-1]
+    return None, None
