@@ -214,10 +214,7 @@ def test_sentencepiece_as_json(name: str, metaspace: bool, tmp_path: Path) -> No
 def test_more_rows_than_tokens(tmp_path: Path) -> None:
     vocab = read_vocab(real("mistral-common", MISTRAL[0]))
     metadata = vocab.metadata(32064)
-    assert vocab.notes == [
-        "the embedding has 32064 rows, the vocabulary 32000 tokens: the last 64 rows get unused "
-        "tokens"
-    ]
+    assert ["the last 64 rows get unused tokens" in note for note in vocab.notes] == [True]
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     assert isinstance(tokens, list)
     assert isinstance(types, list)

@@ -20,7 +20,8 @@ LLAMA2 = """\
 {{ raise_exception('roles must alternate: user, assistant, user, ...') }}\
 {% endif %}\
 {% if turn['role'] == 'user' %}\
-{{ bos_token + '[INST] ' + (intro if loop.first else '') + turn['content'] | trim + ' [/INST]' }}\
+{% set start = intro if loop.first else '' %}\
+{{ bos_token + '[INST] ' + (start + turn['content']) | trim + ' [/INST]' }}\
 {% else %}\
 {{ ' ' + turn['content'] | trim + ' ' + eos_token }}\
 {% endif %}\

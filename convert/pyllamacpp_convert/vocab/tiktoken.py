@@ -64,8 +64,7 @@ def read_tiktoken(path: Path, data: bytes, v31: bool) -> Vocab:
 def _ranks(path: Path, data: bytes) -> dict[bytes, int]:
     """Ranks by token, in the order of the ranks: 0, 1, 2, ..."""
     found: dict[int, bytes] = {}
-    lines = data.splitlines()
-    for i, line in enumerate(lines):
+    for i, line in enumerate(data.splitlines()):
         if not line.strip():
             continue
         match = _LINE.fullmatch(line.strip())
@@ -77,8 +76,8 @@ def _ranks(path: Path, data: bytes) -> dict[bytes, int]:
             shown = line[:40].decode("utf-8", "replace")
             raise FormatError(f'{path}: line {i + 1}, {shown!r}, is not "base64 rank"')
         rank = int(match[2])
-        if rank in found or rank >= len(lines):
-            raise FormatError(f"{path}: line {i + 1} has the rank {rank} again, or a too large one")
+        if rank in found:
+            raise FormatError(f"{path}: line {i + 1} has the rank {rank} again")
         found[rank] = token
     missing = next((rank for rank in range(len(found)) if rank not in found), None)
     if missing is not None:

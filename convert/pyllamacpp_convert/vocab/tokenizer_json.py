@@ -66,7 +66,7 @@ def read_tokenizer_json(path: Path, data: bytes) -> Vocab:
             raise UnsupportedError(f"{path}: {name} {model[name]!r:.40} is not supported")
     tokens = _tokens(path, model["vocab"])
     merges = _merges(path, model)
-    listed = root.get("added_tokens")
+    listed = root.get("added_tokens") or []
     added = _added_tokens(path, listed)
     steps = list(_nodes(path, root.get("pre_tokenizer")))
     if any(step["type"] == "ByteLevel" for step in steps):
@@ -77,7 +77,7 @@ def read_tokenizer_json(path: Path, data: bytes) -> Vocab:
     vocab.n_trained = max(trained, default=-1) + 1
     vocab.add(added)
     for name in ("lstrip", "rstrip", "single_word"):
-        marked = [e["content"] for e in listed or [] if e.get(name)]
+        marked = [e["content"] for e in listed if e.get(name)]
         if marked:
             vocab.notes.append(
                 f"{path.name} says {name} of {len(marked)} added tokens such as {marked[0]!r:.80}, "
@@ -128,7 +128,9 @@ def _merges(path: Path, model: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _added_tokens(path: Path, listed: object) -> dict[int, AddedToken]:
     added: dict[int, AddedToken] = {}
-    for entry in listed if isinstance(listed, list) else []:
+    if not isinstance(listed, list):
+        raise FormatError(f"{path}: its added_tokens are no list")
+    for entry in listed:
         if (
             not isinstance(entry, dict)
             or not is_id(entry.get("id"))
@@ -144,7 +146,7 @@ def add_listed_tokens(vocab: Vocab, path: Path, root: dict[str, Any]) -> None:
 
     Raises FormatError when that is malformed.
     """
-    vocab.add(_added_tokens(path, root.get("added_tokens")))
+    vocab.add(_added_tokens(path, root.get("added_tokens") or []))
     model = root.get("model")
     listed = model.get("vocab") if isinstance(model, dict) else None
     for token, i in listed.items() if isinstance(listed, dict) else ():
