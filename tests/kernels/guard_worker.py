@@ -27,6 +27,7 @@ sys.path.append(str(Path(__file__).parent))
 from kernel_oracle import (
     BLOCK,
     BLOCK_TYPES,
+    BYTES,
     FLOAT_TYPES,
     TYPES,
     make_activations,
@@ -137,6 +138,25 @@ def check_quantizers(guarded: Guarded, table: object) -> None:
             )
 
 
+def check_weight_quantizers(guarded: Guarded, table: object) -> None:
+    """Blocks fill the lanes of the search only partly, and floats end anywhere."""
+    rng = np.random.default_rng(3)
+    for dtype in TYPES:
+        counts = [*range(1, 41), 70] if dtype in FLOAT_TYPES else [1, 2, 3, 15, 16, 17, 33]
+        for count in counts:
+            n = count * BLOCK[dtype]
+            x = rng.standard_normal(n).astype(np.float32)
+            importance = rng.uniform(0, 1, n).astype(np.float32)
+            guarded.check(
+                f"quantize {dtype} n={n}",
+                lambda a, w, out, n=n, dtype=dtype: lib.pyl_quantize_on(
+                    table, TYPE_IDS[dtype], pointer(a), 1, n, pointer(w), pointer(out)
+                ),
+                [x, importance, np.zeros(count * BYTES[dtype], np.uint8)],
+                [2],
+            )
+
+
 def matmul_call(
     table: object, dtype: str, shape: tuple[int, int, int], first: int, packed: bool
 ) -> Callable[..., int]:
@@ -220,6 +240,7 @@ def main() -> None:
     check_dequantize(guarded)
     check_elementwise(guarded, table)
     check_quantizers(guarded, table)
+    check_weight_quantizers(guarded, table)
     check_attention(guarded, table)
     check_matmul(guarded, table)
     print("done", flush=True)

@@ -75,7 +75,7 @@ static inline F div(F a, F b) { PYL_EACH(F, a.v[i] / b.v[i]); }
 static inline F fma(F a, F b, F c) { PYL_EACH(F, a.v[i] * b.v[i] + c.v[i]); }
 static inline F max(F a, F b) { PYL_EACH(F, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 static inline F min(F a, F b) { PYL_EACH(F, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
-static inline F abs(F a) { PYL_EACH(F, a.v[i] < 0 ? -a.v[i] : a.v[i]); }
+static inline F abs(F a) { PYL_EACH(F, fabsf(a.v[i])); }
 static inline float sum(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 static inline float largest(F a) {
   const float x = a.v[0] > a.v[1] ? a.v[0] : a.v[1];
