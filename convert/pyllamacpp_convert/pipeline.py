@@ -8,6 +8,7 @@ sources, options and bands done, by which an interrupted run goes on.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections import deque
@@ -22,7 +23,7 @@ import gguf
 import numpy as np
 
 from pyllamacpp.errors import FileError, FormatError, InvalidArgumentError
-from pyllamacpp.kernels import Floats, dequantize, quantize
+from pyllamacpp.kernels import Floats, bytes_of, dequantize, quantize
 from pyllamacpp_convert.source import Rows, Stored
 from pyllamacpp_convert.writer import GgufStreamWriter, TensorSpec, Typed, Value, part_of
 
@@ -144,12 +145,11 @@ def band_bytes(job: Job) -> int:
 
 
 def _stored_bytes(source: Rows) -> int:
-    n_rows = source.shape[0] if len(source.shape) > 1 else 1
-    return n_rows * _row_bytes(source)
+    return math.prod(source.shape[:-1]) * _row_bytes(source)
 
 
 def _row_bytes(source: Rows) -> int:
-    return source.shape[-1] * (4 if source.dtype == "f32" else 2)
+    return bytes_of(source.dtype, source.shape[-1])
 
 
 def _bands(jobs: Sequence[Job]) -> Iterator[_Band]:
@@ -190,15 +190,19 @@ def _process(
 def _encode(band: _Band, stored: Stored) -> memoryview:
     """The bytes of a band in the tensor's type."""
     job, source = band.job, band.job.source
-    if not _all_finite(stored):
-        row, column = np.argwhere(~np.isfinite(_floats(source.dtype, stored)))[0]
+    # Only the floats show whether scales are finite.
+    floats = _floats(source, stored) if stored.dtype == np.uint8 else None
+    if not _all_finite(stored if floats is None else floats):
+        row, column = np.argwhere(~np.isfinite(_floats(source, stored)))[0]
         raise FormatError(
             f"{job.spec.name}: row {band.first + row}, column {column} is not a finite number: "
             "the checkpoint is damaged; fetch it again"
         )
     if job.spec.dtype == source.dtype:
         return np.ascontiguousarray(stored).data.cast("B")
-    return quantize(job.spec.dtype, _floats(source.dtype, stored), job.importance).data.cast("B")
+    if floats is None:
+        floats = _floats(source, stored)
+    return quantize(job.spec.dtype, floats, job.importance).data.cast("B")
 
 
 def _all_finite(stored: Stored) -> bool:
@@ -210,10 +214,11 @@ def _all_finite(stored: Stored) -> bool:
     return bool(positive < infinity and negative < infinity + 0x8000)
 
 
-def _floats(dtype: str, stored: Stored) -> Floats:
-    if dtype == "f32":
+def _floats(source: Rows, stored: Stored) -> Floats:
+    if source.dtype == "f32":
         return stored
-    return dequantize(dtype, stored, stored.size).reshape(stored.shape)
+    shape = (len(stored), source.shape[-1])
+    return dequantize(source.dtype, stored, shape[0] * shape[1]).reshape(shape)
 
 
 def _read_back_all(
@@ -246,7 +251,7 @@ def _read_back(job: Job, writer: GgufStreamWriter, *, whole: bool) -> None:
     weight = 1.0 if job.importance is None else job.importance
     error = energy = 0.0
     for first, last in bands:
-        expected = _floats(job.source.dtype, job.source.read(first, last))
+        expected = _floats(job.source, job.source.read(first, last))
         stored = np.frombuffer(writer.read(spec.name, first, last), np.uint8)
         found = dequantize(spec.dtype, stored, expected.size).reshape(expected.shape)
         error += float(np.sum(weight * np.square(found - expected), dtype=np.float64))

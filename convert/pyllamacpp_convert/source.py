@@ -8,16 +8,16 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from pyllamacpp_convert.writer import Value
+from pyllamacpp_convert.metadata import Value
 
-# float16, float32, or uint16 holding bfloat16.
+# float16, float32, or uint16 holding bfloat16; of a quantized type uint8 [rows][row bytes].
 Stored = npt.NDArray[Any]
 
 
 class Rows(Protocol):
     """A matrix (or a vector, which is one row) that lies in one or several files.
 
-    `dtype` is "f16", "bf16" or "f32". Reading opens, reads ranges and closes: nothing is mapped,
+    `dtype` is one of kernels.TYPE_IDS. Reading opens, reads ranges and closes: nothing is mapped,
     nothing is held.
     """
 
@@ -32,7 +32,7 @@ class Rows(Protocol):
         ...
 
     def read(self, first: int, last: int) -> Stored:
-        """Rows [first, last) as they are stored, C order [last - first, columns].
+        """Rows [first, last) as they are stored, C order.
 
         Raises FileError or FormatError when the file cannot be read or ends too early.
         """

@@ -12,27 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
 
 import gguf
 import numpy as np
 
 from pyllamacpp.errors import FileError, FormatError, InvalidArgumentError
 from pyllamacpp.kernels import TYPE_IDS, bytes_of
-
-
-@dataclass(frozen=True)
-class Typed:
-    """A metadata value of a stated type; `item_type` is that of an array's items."""
-
-    value: Any
-    type: gguf.GGUFValueType
-    item_type: gguf.GGUFValueType | None = None
-
-
-Value: TypeAlias = (
-    bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float] | Typed
-)
+from pyllamacpp_convert.gguf_file import read_file
+from pyllamacpp_convert.metadata import Typed as Typed
+from pyllamacpp_convert.metadata import Value as Value
 
 
 @dataclass(frozen=True)
@@ -213,13 +201,8 @@ class GgufStreamWriter:
         self.part.unlink(missing_ok=True)
 
     def _check(self) -> None:
-        reader = gguf.GGUFReader(self.part)
-        found = [
-            (str(t.name), tuple(int(n) for n in reversed(t.shape)), int(t.data_offset))
-            for t in reader.tensors
-        ]
-        # The map must be closed before the file can be renamed on Windows.
-        del reader
+        tensors = read_file(self.part).tensors.values()
+        found = [(t.name, t.shape, t.offset) for t in tensors]
         expected = [(s.name, s.shape, self._offsets[s.name]) for s in self._specs.values()]
         if found != expected:
             raise FormatError(f"{self.part} does not read back as it was written")
