@@ -78,7 +78,7 @@ class GgufRows:
         if rest:
             raise FormatError(f"{self.path} ends in the middle of {self.name}")
         stored = np.frombuffer(raw, _STORED_AS.get(self.dtype, "u1"))
-        return stored.reshape(last - first, -1)
+        return stored.reshape(last - first, self.row_bytes // stored.itemsize)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,14 @@ def band_bytes(job: Job) -> int:
     return 4 * columns * min(job.spec.n_rows, max(1, _BAND // columns))
 
 
+def encode_first_band(job: Job) -> int:
+    """Reads, converts and quantizes one band of the tensor, for its time; returns its weights."""
+    band = next(_bands([job]))
+    stored = job.source.read(band.first, band.last)
+    _encode(band, stored)
+    return (band.last - band.first) * job.spec.shape[-1]
+
+
 def _stored_bytes(source: Rows) -> int:
     return math.prod(source.shape[:-1]) * _row_bytes(source)
 

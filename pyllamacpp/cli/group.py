@@ -20,6 +20,7 @@ _COMMANDS = {
     "perplexity": "Measure how well a model predicts a text.",
     "plan": "Show what a model would take of this machine's memory.",
     "pull": "Fetch a model into the cache.",
+    "quantize": "Store a GGUF's weights in fewer bits.",
     "rm": "Remove a fetched model.",
     "tokenize": "Show the tokens of a text.",
 }
