@@ -6,14 +6,18 @@ Files are llama.cpp's: GGUF ones, and its older binary format.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from pyllamacpp.errors import FileError, FormatError, InvalidArgumentError
 from pyllamacpp.kernels import Floats
 from pyllamacpp_convert.gguf_file import GgufModel, GgufRows, read_file
+from pyllamacpp_convert.metadata import Value
+from pyllamacpp_convert.writer import GgufStreamWriter, TensorSpec
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 
@@ -63,6 +67,40 @@ def read_importance(path: Path) -> Importance:
     if not found.columns:
         raise FormatError(f"{path} holds no importances")
     return found
+
+
+def write_importance(
+    path: Path,
+    sums: Mapping[str, tuple[npt.NDArray[np.float64], int]],
+    *,
+    architecture: str,
+    dataset: str,
+    n_chunks: int,
+    chunk_size: int,
+) -> None:
+    """Writes a GGUF importance matrix.
+
+    sums: by the name of a matrix, the sum of the squares of its inputs [columns] and of how many.
+    dataset, n_chunks, chunk_size: the text, and how many windows of how many tokens.
+
+    Raises FileError.
+    """
+    metadata: dict[str, Value] = {
+        "general.architecture": architecture,
+        "general.type": "imatrix",
+        "imatrix.datasets": [dataset],
+        "imatrix.chunk_count": n_chunks,
+        "imatrix.chunk_size": chunk_size,
+    }
+    tensors = {}
+    for name, (squares, count) in sums.items():
+        tensors[name + _SUMS] = squares.astype(np.float32)
+        tensors[name + _COUNTS] = np.array([count], np.float32)
+    specs = [TensorSpec(name, values.shape, "f32") for name, values in tensors.items()]
+    with GgufStreamWriter(path, metadata, specs) as writer:
+        for name, values in tensors.items():
+            writer.write(name, 0, values.tobytes())
+        writer.finish()
 
 
 def _from_gguf(path: Path, file: GgufModel) -> Importance:

@@ -86,6 +86,18 @@ struct LayerWeights {
   std::unique_ptr<Weight> down;                    // [dim][n_ff]
 };
 
+// What matrices of a layer multiply: q, k and v; attention_out; gate and up; down.
+enum class LayerInput { attention, attended, feed_forward, hidden };
+
+// Told the inputs of a layer's matrices while a stream evaluates.
+class InputObserver {
+ public:
+  virtual ~InputObserver() = default;
+  // Rows [n_rows][n], one after another.
+  virtual void see(const LayerWeights& layer, LayerInput input, const float* rows, int64_t n_rows,
+                   int64_t n) = 0;
+};
+
 struct StreamShape {
   int64_t dim;
   int64_t n_ff;
@@ -115,6 +127,8 @@ class Stream {
   virtual void head(const Weight& norm, const Weight& output, float* logits) = 0;
   // Returns when everything since begin() is done.
   virtual void submit() = 0;
+  // Whom to tell from the next begin() on; null, as at first: nobody.
+  virtual void observe(InputObserver* observer) = 0;
 };
 
 class Backend {

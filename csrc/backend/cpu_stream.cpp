@@ -70,6 +70,7 @@ class CpuStream final : public Stream {
   void feed_forward(const LayerWeights& layer) override;
   void head(const Weight& norm, const Weight& output, float* logits) override;
   void submit() override {}
+  void observe(InputObserver* observer) override { observer_ = observer; }
 
  private:
   int n_rows() const { return int(batch_.tokens.size()); }
@@ -106,6 +107,8 @@ class CpuStream final : public Stream {
               int64_t y_stride, bool accumulate, int thread);
   void finish_heads(const Weight* bias, const Weight* norm, float* x, int32_t n_heads,
                     const float* cos_sin);
+  // Shows the observer norm(x), which the ops themselves keep only as activations.
+  void show_normed(const LayerWeights& layer, LayerInput input, const Weight& norm);
 
   const cpu::KernelTable& k_;
   StreamShape shape_;
@@ -123,6 +126,8 @@ class CpuStream final : public Stream {
   Buffer acts_[3];   // [max_rows] columns of each kind; memory is committed for those in use
   Buffer ffn_acts_;  // rows of swiglu
   std::vector<Private> private_;  // per thread
+  InputObserver* observer_ = nullptr;
+  std::vector<float> shown_;  // [n_rows][dim], for the observer
 };
 
 // How long the stream's buffers are.
@@ -284,7 +289,16 @@ void CpuStream::finish_heads(const Weight* bias, const Weight* norm, float* x, i
   }
 }
 
+void CpuStream::show_normed(const LayerWeights& layer, LayerInput input, const Weight& norm) {
+  shown_.resize(size_t(n_rows()) * size_t(shape_.dim));
+  for (int64_t row = 0; row < n_rows(); ++row)
+    k_.rms_norm(shown_.data() + row * shape_.dim, x_.as<float>() + row * shape_.dim,
+                as_cpu(norm).floats(), shape_.dim, attention().norm_eps);
+  observer_->see(layer, input, shown_.data(), n_rows(), shape_.dim);
+}
+
 void CpuStream::project_qkv(const LayerWeights& layer, KvLayer& kv) {
+  if (observer_) show_normed(layer, LayerInput::attention, *layer.attention_norm);
   const AttentionShape& a = attention();
   const int64_t q_dim = int64_t(a.n_heads) * a.head_dim;
   const int64_t kv_dim = int64_t(a.n_kv_heads) * a.head_dim;
@@ -377,6 +391,8 @@ void CpuStream::attend(const KvLayer& layer) {
 
 void CpuStream::project_attended(const LayerWeights& layer) {
   const int64_t q_dim = int64_t(attention().n_heads) * attention().head_dim;
+  if (observer_)
+    observer_->see(layer, LayerInput::attended, attended_.as<float>(), n_rows(), q_dim);
   run([&](int thread) {
     const Acts acts = fill(*layer.attention_out, n_rows(), thread, [&](int64_t row, float*) {
       return static_cast<const float*>(attended_.as<float>() + row * q_dim);
@@ -389,6 +405,7 @@ void CpuStream::project_attended(const LayerWeights& layer) {
 }
 
 void CpuStream::feed_forward(const LayerWeights& layer) {
+  if (observer_) show_normed(layer, LayerInput::feed_forward, *layer.ffn_norm);
   const CpuWeight& down = as_cpu(*layer.down);
   const Acts hidden{down.kernels->act, shape_.n_ff, ffn_acts_.data()};
   // A thread that has rows [begin, end) of gate and up can finish and quantize them alone, if
@@ -415,6 +432,8 @@ void CpuStream::feed_forward(const LayerWeights& layer) {
       matmul(*layer.down, hidden, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true, thread);
     });
   });
+  if (observer_)
+    observer_->see(layer, LayerInput::hidden, gate_.as<float>(), n_rows(), shape_.n_ff);
 }
 
 void CpuStream::head(const Weight& norm, const Weight& output, float* logits) {

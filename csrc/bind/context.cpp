@@ -70,21 +70,40 @@ py::array_t<float> logits(PyContext& self) {
   return py::array_t<float>({n_rows, n_vocab}, data, owner);
 }
 
+py::dict input_squares(PyContext& self) {
+  struct Copy {
+    std::string matrix;
+    InputSquares::Sum sum;
+  };
+  const std::vector<Copy> copies = self.exclusive([&] {
+    const InputSquares* squares = self.context.input_squares();
+    if (!squares) fail(ErrorKind::invalid_argument, "this context was made without measure_inputs");
+    std::vector<Copy> all;
+    for (const InputSquares::Entry& e : squares->entries()) all.push_back({e.matrix, *e.sum});
+    return all;
+  });
+  py::dict dict;
+  for (const Copy& c : copies)
+    dict[py::str(c.matrix)] = py::make_tuple(
+        py::array_t<double>(py::ssize_t(c.sum.squares.size()), c.sum.squares.data()), c.sum.n_rows);
+  return dict;
+}
+
 }  // namespace
 
 void register_context(py::module_& m) {
   py::class_<PyContext, std::shared_ptr<PyContext>>(m, "Context", "A model with a KV cache.")
       .def(py::init([](std::shared_ptr<Model> model, int32_t n_ctx, int32_t n_batch,
                        int32_t n_threads, int32_t n_threads_batch, int32_t max_sequences,
-                       const std::string& type_k, const std::string& type_v) {
+                       const std::string& type_k, const std::string& type_v, bool measure_inputs) {
              return std::make_shared<PyContext>(
-                 std::move(model),
-                 ContextParams{n_ctx, n_batch, n_threads, n_threads_batch, max_sequences,
-                               kv_type_named("type_k", type_k), kv_type_named("type_v", type_v)});
+                 std::move(model), ContextParams{n_ctx, n_batch, n_threads, n_threads_batch,
+                                                 max_sequences, kv_type_named("type_k", type_k),
+                                                 kv_type_named("type_v", type_v), measure_inputs});
            }),
            py::arg("model"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
            py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1,
-           py::arg("type_k") = "f16", py::arg("type_v") = "f16")
+           py::arg("type_k") = "f16", py::arg("type_v") = "f16", py::arg("measure_inputs") = false)
       .def_property_readonly("n_ctx", [](PyContext& c) { return c.context.params().n_ctx; })
       .def_property_readonly("n_batch", [](PyContext& c) { return c.context.params().n_batch; })
       .def_property_readonly("n_threads", [](PyContext& c) { return c.context.params().n_threads; })
@@ -93,6 +112,9 @@ void register_context(py::module_& m) {
       .def("decode", &decode, py::arg("pieces"),
            "Appends (sequence, tokens, 'none' | 'last' | 'all' logits) pieces: all or nothing.")
       .def("logits", &logits, "float32 [n_outputs, n_vocab] of the last decode.")
+      .def("input_squares", &input_squares,
+           "With measure_inputs: per matrix the sum over all rows evaluated so far of the squares "
+           "of its inputs, float64 [columns], and the number of rows.")
       .def(
           "length", [](PyContext& c, int32_t s) { return c.context.length(s); },
           py::arg("sequence"))

@@ -71,7 +71,11 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
              {0, model_->config().n_kv_heads, model_->config().head_dim, params_.type_k,
               params_.type_v},
              params_.n_ctx, params_.max_sequences),
-      tokens_(size_t(params_.max_sequences)) {}
+      tokens_(size_t(params_.max_sequences)) {
+  if (!params_.measure_inputs) return;
+  input_squares_ = std::make_unique<InputSquares>(*model_);
+  stream_->observe(input_squares_.get());
+}
 
 const std::vector<int32_t>& Context::tokens(int32_t sequence) const {
   cache_.length(sequence);  // checks the index

@@ -12,6 +12,7 @@
 #include "cache/batch.h"
 #include "cache/kv_cache.h"
 #include "model/model.h"
+#include "session/input_squares.h"
 
 namespace pyllamacpp {
 
@@ -23,6 +24,7 @@ struct ContextParams {
   int32_t max_sequences = 1;
   DType type_k = DType::f16;  // of the KV cache
   DType type_v = DType::f16;
+  bool measure_inputs = false;  // see Context::input_squares
 };
 
 // The parameters without zeros. Throws Error for values out of range, or types of keys and values
@@ -67,6 +69,9 @@ class Context {
   // Asked between layers, on the thread that calls decode; true cancels.
   void set_poll(std::function<bool()> poll) { poll_ = std::move(poll); }
 
+  // Of everything evaluated so far; null unless measure_inputs.
+  const InputSquares* input_squares() const { return input_squares_.get(); }
+
   const Model& model() const { return *model_; }
   std::shared_ptr<const Model> shared_model() const { return model_; }
   const ContextParams& params() const { return params_; }  // with the defaults filled in
@@ -78,6 +83,7 @@ class Context {
 
   std::shared_ptr<const Model> model_;
   ContextParams params_;
+  std::unique_ptr<InputSquares> input_squares_;
   std::unique_ptr<Stream> stream_;
   KvCache cache_;
   Batch batch_;

@@ -15,6 +15,7 @@ _COMMANDS = {
     "bench": "Measure speed, and its share of this machine's limits.",
     "chat": "Chat in the terminal, or answer one prompt.",
     "generate": "Continue a text.",
+    "imatrix": "Measure which weights matter most, for quantize.",
     "inspect": "Show what a GGUF file holds.",
     "models": "List the models that are here or can be fetched.",
     "perplexity": "Measure how well a model predicts a text.",
