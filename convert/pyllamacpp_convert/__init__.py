@@ -1,5 +1,20 @@
-"""Checkpoints in: Meta and Hugging Face folders to one GGUF file.
+"""Checkpoints in: Meta and Hugging Face folders to one quantized GGUF file; GGUF files to others.
 
-Here so far: `torch_pickle` reads the tensors of `torch.save` files without executing or loading
-them, `writer` writes a GGUF in row bands. The converter itself comes with a later release.
+>>> from pyllamacpp_convert import convert, quantize_gguf
+>>> convert("LLaMA/13B", "llama-13b-q4_k_m.gguf", "q4_k_m")
+>>> quantize_gguf("model-f16.gguf", "model-q5_k_m.gguf", "q5_k_m")
 """
+
+from pyllamacpp_convert.convert import convert, plan_conversion
+from pyllamacpp_convert.pipeline import Progress
+from pyllamacpp_convert.plan import Plan
+from pyllamacpp_convert.quantize import plan_quantization, quantize_gguf
+
+__all__ = [
+    "Plan",
+    "Progress",
+    "convert",
+    "plan_conversion",
+    "plan_quantization",
+    "quantize_gguf",
+]

@@ -216,7 +216,7 @@ def _encode(band: _Band, stored: Stored) -> memoryview:
 def _all_finite(stored: Stored) -> bool:
     if stored.dtype == np.float32:
         return bool(np.isfinite(stored).all())
-    # Halves (and bfloat16) without their sign grow as integers do; from here on they are not finite.
+    # Halves (and bfloat16) grow as integers do, the sign apart; from here on they are not finite.
     infinity = 0x7F80 if stored.dtype == np.uint16 else 0x7C00
     positive, negative = stored.view(np.int16).max(), stored.view(np.uint16).max()
     return bool(positive < infinity and negative < infinity + 0x8000)

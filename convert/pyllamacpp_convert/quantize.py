@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import gguf
-
-from pyllamacpp.errors import FileError, FormatError, InvalidArgumentError
-from pyllamacpp.kernels import default_thread_count
+from pyllamacpp.errors import FormatError, InvalidArgumentError
 from pyllamacpp_convert.gguf_file import GgufModel, read_gguf
-from pyllamacpp_convert.importance import Importance, read_importance
+from pyllamacpp_convert.importance import read_importance
 from pyllamacpp_convert.metadata import Value
 from pyllamacpp_convert.mixture import (
-    FILE_TYPES,
     FLOAT_TYPES,
-    Fallback,
     choose_types,
     file_type_named,
     is_quantizable,
 )
-from pyllamacpp_convert.pipeline import (
-    Job,
-    ProgressCallback,
-    band_bytes,
-    encode_first_band,
-    write_gguf,
-)
+from pyllamacpp_convert.pipeline import Job, ProgressCallback
+from pyllamacpp_convert.plan import Plan, quantization_metadata, refuse_target, write_plan
 from pyllamacpp_convert.writer import TensorSpec
-
-# Bands that the pipeline holds for each thread: those that wait and those in work.
-_BANDS_PER_THREAD = 4
 
 # What the parts of a split file say of themselves, and what the writer decides for itself.
 _NOT_COPIED = ("split.no", "split.count", "split.tensors.count", "general.alignment")
@@ -47,58 +31,11 @@ _ADVICE = (
 
 
 @dataclass(frozen=True)
-class QuantizePlan:
-    """What would be written: a job for each tensor, in the order of the source.
+class QuantizePlan(Plan):
+    """n_bytes_before: of the source's tensors. n_copied: tensors that have their type already."""
 
-    fallbacks: tensors of which the rows do not fit the type that was wanted. n_copied: quantized
-    tensors that have their type already. without_importance: matrices that the importance matrix
-    does not name, though there is one.
-    """
-
-    source: GgufModel
-    file_type: str
-    metadata: dict[str, Value]
-    jobs: list[Job]
-    fallbacks: list[Fallback]
+    n_bytes_before: int
     n_copied: int
-    without_importance: list[str]
-    imatrix: Path | None
-
-    @property
-    def n_params(self) -> int:
-        """Weights in all."""
-        return sum(math.prod(job.spec.shape) for job in self.jobs)
-
-    @property
-    def n_bytes_before(self) -> int:
-        """Bytes of the tensors in the source."""
-        return sum(tensor.n_bytes for tensor in self.source.tensors.values())
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the tensors to be written."""
-        return sum(job.spec.n_bytes for job in self.jobs)
-
-    def memory(self, n_threads: int) -> int:
-        """About how many bytes of memory the run takes, beside Python."""
-        largest = max((band_bytes(job) for job in self.jobs), default=0)
-        return _BANDS_PER_THREAD * n_threads * largest
-
-    def seconds(self, n_threads: int) -> float:
-        """About how long the run takes, by one band of the largest tensor of each type."""
-        largest: dict[str, Job] = {}
-        weights: Counter[str] = Counter()
-        for job in self.jobs:
-            weights[job.spec.dtype] += math.prod(job.spec.shape)
-            known = largest.setdefault(job.spec.dtype, job)
-            if math.prod(job.spec.shape) > math.prod(known.spec.shape):
-                largest[job.spec.dtype] = job
-        total = 0.0
-        for dtype, job in largest.items():
-            began = time.perf_counter()
-            n = encode_first_band(job)
-            total += (time.perf_counter() - began) * weights[dtype] / n
-        return total / n_threads
 
 
 def plan_quantization(
@@ -145,16 +82,17 @@ def plan_quantization(
             if columns is None and is_quantizable(name, tensor.shape):
                 without.append(name)
         jobs.append(Job(TensorSpec(name, tensor.shape, dtype), tensor, columns))
-    metadata = _metadata(model, file_type, importance)
+    metadata = _metadata(model) | quantization_metadata(file_type, importance)
     return QuantizePlan(
-        model,
+        [*model.files, *([importance.path] if importance else [])],
         file_type,
         metadata,
         jobs,
         fallbacks,
-        copied,
         without,
-        importance.path if importance else None,
+        [],
+        sum(tensor.n_bytes for tensor in model.tensors.values()),
+        copied,
     )
 
 
@@ -213,53 +151,9 @@ def quantize_gguf(
         embedding_type=embedding_type,
         allow_requantize=allow_requantize,
     )
-    refuse_target(plan.source.files, target, force=force)
+    refuse_target(plan.sources, target, force=force)
     write_plan(plan, target, n_threads=n_threads, verify=verify, resume=resume, progress=progress)
     return plan
-
-
-def refuse_target(files: Sequence[Path], target: Path, *, force: bool) -> None:
-    """Raises InvalidArgumentError or FileError when `target` is there or cannot be there."""
-    for file in files:
-        if target.exists() and target.samefile(file):
-            raise InvalidArgumentError(f"{target} is the file that is read; write another")
-    if target.is_dir():
-        raise FileError(f"{target} is a folder; name the file to write")
-    if target.exists() and not force:
-        raise InvalidArgumentError(f"{target} is there already; remove it, or use --force")
-    if not target.parent.is_dir():
-        raise FileError(f"{target.parent} is not a folder")
-
-
-def write_plan(
-    plan: QuantizePlan,
-    target: Path,
-    *,
-    n_threads: int | None = None,
-    verify: bool = False,
-    resume: bool = False,
-    progress: ProgressCallback | None = None,
-) -> None:
-    """Writes what `plan_quantization` planned."""
-    files = [*plan.source.files, *filter(None, [plan.imatrix])]
-    write_gguf(
-        target,
-        plan.metadata,
-        plan.jobs,
-        n_threads=n_threads or default_thread_count(),
-        identity={
-            "sources": [_identity(file) for file in files],
-            "types": {job.spec.name: job.spec.dtype for job in plan.jobs},
-        },
-        verify=verify,
-        resume=resume,
-        progress=progress,
-    )
-
-
-def _identity(file: Path) -> list[str | int]:
-    found = file.stat()
-    return [str(file.resolve()), found.st_size, found.st_mtime_ns]
 
 
 def _architecture(model: GgufModel) -> str:
@@ -277,7 +171,7 @@ def _needed(model: GgufModel, key: str) -> int:
     return found
 
 
-def _metadata(model: GgufModel, file_type: str, importance: Importance | None) -> dict[str, Value]:
+def _metadata(model: GgufModel) -> dict[str, Value]:
     metadata: dict[str, Value] = {
         key: value
         for key, value in model.metadata.items()
@@ -285,12 +179,4 @@ def _metadata(model: GgufModel, file_type: str, importance: Importance | None) -
         if key not in _NOT_COPIED and value.value != []
     }
     metadata["general.architecture"] = _architecture(model)
-    metadata["general.file_type"] = FILE_TYPES[file_type].number
-    metadata["general.quantization_version"] = gguf.GGML_QUANT_VERSION
-    if importance is not None:
-        metadata["quantize.imatrix.file"] = importance.path.name
-        if importance.datasets:
-            metadata["quantize.imatrix.dataset"] = ", ".join(importance.datasets)
-        metadata["quantize.imatrix.entries_count"] = len(importance.columns)
-        metadata["quantize.imatrix.chunks_count"] = importance.n_chunks
     return metadata

@@ -15,25 +15,33 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pyllamacpp.errors import FileError, FormatError
+from pyllamacpp_convert.ranges import open_to_read, read_exactly
+from pyllamacpp_convert.source import Stored
 
-Floats: TypeAlias = npt.NDArray[np.float32]
-
-# The stored type of each storage class; bfloat16 is read as the upper half of a float32.
-_STORAGES: dict[str, np.dtype[Any]] = {
-    "torch HalfStorage": np.dtype("<f2"),
-    "torch BFloat16Storage": np.dtype("<u2"),
-    "torch FloatStorage": np.dtype("<f4"),
+# The types of weights by their storage class, and how numpy holds them.
+_STORAGES = {
+    "torch HalfStorage": "f16",
+    "torch BFloat16Storage": "bf16",
+    "torch FloatStorage": "f32",
+}
+_NUMPY: dict[str, np.dtype[Any]] = {
+    "f16": np.dtype("<f2"),
+    "bf16": np.dtype("<u2"),
+    "f32": np.dtype("<f4"),
+}
+# Tensors of these are no weights (positions, masks) and are left out.
+_OTHER_STORAGES = {
+    f"torch {kind}Storage" for kind in ("Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 }
 _REBUILD = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _ORDERED = "collections OrderedDict"
-_NAMES = {*_STORAGES, _REBUILD, _PARAMETER, _ORDERED}
+_NAMES = {*_STORAGES, *_OTHER_STORAGES, _REBUILD, _PARAMETER, _ORDERED}
 
 _MOST_PICKLE = 64 << 20
 _MOST_NUMBER = 1 << 48
@@ -46,42 +54,43 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Storage:
-    dtype: np.dtype[Any]
+    dtype: str
     offset: int  # of its first byte in the file
     n: int
 
 
 @dataclass(frozen=True)
 class TorchTensor:
-    """A tensor that lies in a file: offset in bytes, strides in elements."""
+    """`Rows` that lie in a file: offset in bytes, strides in elements."""
 
     path: Path
-    dtype: np.dtype[Any]
+    dtype: str  # f16, bf16 or f32
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def read(self, first: int, last: int) -> Floats:
-        """Rows [first, last) as float32 [last - first, columns]; a vector is one row."""
+    def read(self, first: int, last: int) -> Stored:
+        """Rows [first, last), [last - first, columns] as stored; a vector is one row."""
         shape, strides = (
             (self.shape, self.strides)
             if len(self.shape) == 2
             else ((1, *self.shape), (0, *self.strides))
         )
         rows, (row, column) = last - first, strides
-        size = self.dtype.itemsize
-        out = np.empty((rows, shape[1]), np.float32)
-        with self.path.open("rb", buffering=0) as file:
+        dtype = _NUMPY[self.dtype]
+        size = dtype.itemsize
+        out = np.empty((rows, shape[1]), dtype)
+        with open_to_read(self.path) as file:
 
-            def strip(start: int, counts: tuple[int, int]) -> Floats:
+            def strip(start: int, counts: tuple[int, int]) -> Stored:
                 span = (counts[0] - 1) * row + (counts[1] - 1) * column + 1
-                raw = np.empty(span, self.dtype)
-                file.seek(self.offset + start * size)
-                _read_exactly(file, raw.view(np.uint8).data, self.path)
-                view = np.lib.stride_tricks.as_strided(raw, counts, (row * size, column * size))
-                return _floats(view)
+                raw = np.empty(span, dtype)
+                read_exactly(file, self.offset + start * size, raw.view(np.uint8).data, self.path)
+                return np.lib.stride_tricks.as_strided(raw, counts, (row * size, column * size))
 
             span = (rows - 1) * row + (shape[1] - 1) * column + 1
+            if (row, column) == (shape[1], 1):
+                return strip(first * row, (rows, shape[1]))
             if span <= 2 * out.size:
                 out[:] = strip(first * row, (rows, shape[1]))
             elif row >= column:
@@ -91,21 +100,6 @@ class TorchTensor:
                 for j in range(shape[1]):
                     out[:, j : j + 1] = strip(first * row + j * column, (rows, 1))
         return out
-
-
-def _floats(stored: npt.NDArray[Any]) -> Floats:
-    if stored.dtype == np.dtype("<u2"):
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.astype(np.float32)
-
-
-def _read_exactly(file: io.RawIOBase | io.FileIO, into: memoryview, path: Path) -> None:
-    done = 0
-    while done < len(into):
-        n = file.readinto(into[done:])
-        if not n:
-            raise FormatError(f"{path} ends in the middle of a tensor")
-        done += n
 
 
 def read_tensors(path: Path) -> dict[str, TorchTensor]:
@@ -272,18 +266,23 @@ class _Reader:
             return self._tensor(*arguments[:4])
         raise TypeError
 
-    def _storage(self, identity: Any) -> _Storage:
+    def _storage(self, identity: Any) -> _Storage | None:
         tag, kind, key, _, n = identity
         if tag != "storage" or not isinstance(kind, _Name) or not isinstance(key, str):
             raise TypeError
+        if kind.text in _OTHER_STORAGES:
+            return None
         dtype = _STORAGES[kind.text]
         offset, n_bytes = self._entry(f"{self._folder}/data/{key}")
         _check_number(n)
-        if n * dtype.itemsize > n_bytes:
-            raise self._bad(f"its storage {key} has {n_bytes} bytes, not {n * dtype.itemsize}")
+        size = _NUMPY[dtype].itemsize
+        if n * size > n_bytes:
+            raise self._bad(f"its storage {key} has {n_bytes} bytes, not {n * size}")
         return _Storage(dtype, offset, n)
 
-    def _tensor(self, storage: Any, start: Any, shape: Any, strides: Any) -> TorchTensor:
+    def _tensor(self, storage: Any, start: Any, shape: Any, strides: Any) -> TorchTensor | None:
+        if storage is None:
+            return None
         if not isinstance(storage, _Storage) or len(shape) != len(strides):
             raise TypeError
         for number in (start, *shape, *strides):
@@ -293,7 +292,7 @@ class _Reader:
         end = start + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
         if end > storage.n or math.prod(shape) > storage.n:
             raise self._bad("a tensor in it goes past the end of its storage")
-        offset = storage.offset + start * storage.dtype.itemsize
+        offset = storage.offset + start * _NUMPY[storage.dtype].itemsize
         return TorchTensor(self._path, storage.dtype, offset, tuple(shape), tuple(strides))
 
 

@@ -87,7 +87,9 @@ class GgufStreamWriter:
         self.n_bytes = end
         try:
             if resume and self._file.read(len(header)) != header:
-                raise FormatError(f"{self.part} was begun by another version: start over")
+                raise FormatError(
+                    f"{self.part} was begun with other options or by another version: start over"
+                )
             self._write_at(0, header)
             self._file.truncate(end)
         except OSError as error:

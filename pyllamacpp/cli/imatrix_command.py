@@ -66,7 +66,7 @@ def command(
     text = read_input(file or "-")
     # numpy and gguf are imported with these, after the usage errors.
     from pyllamacpp_convert.importance import write_importance
-    from pyllamacpp_convert.quantize import refuse_target
+    from pyllamacpp_convert.plan import refuse_target
 
     from ..eval.importance import input_squares
 

@@ -34,13 +34,13 @@ class ByteProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end()
+        self.end()
 
     def update(self, progress: tuple[str, int, int]) -> None:
         """(stage, bytes done, bytes in all)."""
         stage, done, total = progress
         if stage != self._stage:
-            self._end()
+            self.end()
             self._stage, self._done, self._began = stage, 0, time.monotonic()
             if sys.stderr.isatty():
                 self._bar = click.progressbar(
@@ -63,7 +63,8 @@ class ByteProgress:
         seconds = time.monotonic() - self._began
         return f"{self._done / 1e9 / seconds:.2f} GB/s" if seconds > 0 else ""
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Ends the bar, before something else is printed."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None

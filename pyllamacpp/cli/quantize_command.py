@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from .. import _core
 from .group import ExampleCommand
 from .options import threads_option
 from .progress import ByteProgress
-from .quantizing import quantizing_options, summarize_fallbacks
+from .quantizing import cost_of, notes_of, quantizing_options, types_of
 from .runtime import find_model, status
 
 if TYPE_CHECKING:
@@ -70,7 +69,8 @@ def command(
     Memory holds a few bands of rows, whatever the size of the model.
     """
     # numpy and gguf are imported with these, after the usage errors.
-    from pyllamacpp_convert.quantize import plan_quantization, refuse_target, write_plan
+    from pyllamacpp_convert.plan import refuse_target, write_plan
+    from pyllamacpp_convert.quantize import plan_quantization
 
     plan = plan_quantization(
         find_model(source),
@@ -86,7 +86,7 @@ def command(
     if dry_run:
         click.echo(_page(plan, n_threads))
         return
-    refuse_target(plan.source.files, target, force=force)
+    refuse_target(plan.sources, target, force=force)
     began = time.monotonic()
     with ByteProgress() as progress:
         write_plan(
@@ -103,36 +103,17 @@ def command(
 
 
 def _sizes(plan: QuantizePlan) -> str:
-    bits = plan.n_bytes * 8 / plan.n_params
     before, after = plan.n_bytes_before / 1e6, plan.n_bytes / 1e6
+    bits = plan.bits_per_weight
     return f"{plan.file_type}, {before:,.1f} MB to {after:,.1f} MB, {bits:.2f} bits per weight"
 
 
 def _notes(plan: QuantizePlan) -> list[str]:
-    lines = summarize_fallbacks(plan.fallbacks)
-    if plan.without_importance:
-        first, n = plan.without_importance[0], len(plan.without_importance)
-        others = f" and {n - 1} others" if n > 1 else ""
-        lines.append(f"the importance matrix does not name {first}{others}")
+    lines = notes_of(plan)
     if plan.n_copied:
         lines.append(f"{plan.n_copied} tensors have their type already and are copied")
     return lines
 
 
 def _page(plan: QuantizePlan, n_threads: int) -> str:
-    types = Counter[str]()
-    n_bytes = Counter[str]()
-    for job in plan.jobs:
-        types[job.spec.dtype] += 1
-        n_bytes[job.spec.dtype] += job.spec.n_bytes
-    lines = [_sizes(plan)]
-    lines += [
-        f"  {dtype:<6} {n:>5} tensors {n_bytes[dtype] / 1e6:>12,.1f} MB"
-        for dtype, n in types.most_common()
-    ]
-    lines += _notes(plan)
-    lines.append(
-        f"about {plan.memory(n_threads) / 1e6:,.0f} MB of memory and "
-        f"{plan.seconds(n_threads):,.0f} s with {n_threads} threads"
-    )
-    return "\n".join(lines)
+    return "\n".join([_sizes(plan), *types_of(plan), *_notes(plan), cost_of(plan, n_threads)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from .options import F
 
 if TYPE_CHECKING:
-    from pyllamacpp_convert.mixture import Fallback
+    from pyllamacpp_convert.plan import Plan
 
 # The keys of mixture.FILE_TYPES, stated here so that help imports nothing.
 TYPE_NAMES = (
@@ -69,11 +68,35 @@ def quantizing_options(function: F) -> F:
     return result
 
 
-def summarize_fallbacks(fallbacks: Sequence[Fallback]) -> list[str]:
-    """A line for each kind of matrix that is not of the type that was wanted."""
-    kinds = Counter((f.n_columns, f.wanted, f.dtype) for f in fallbacks)
-    return [
+def notes_of(plan: Plan) -> list[str]:
+    """What the user should know of a plan, a line each."""
+    lines = list(plan.notes)
+    kinds = Counter((f.n_columns, f.wanted, f.dtype) for f in plan.fallbacks)
+    lines += [
         f"{count} matrices of {columns} columns are {dtype}: {wanted} holds rows of multiples of "
         f"{32 if dtype in ('f16', 'f32') else 256}"
         for (columns, wanted, dtype), count in kinds.items()
     ]
+    if plan.without_importance:
+        first, n = plan.without_importance[0], len(plan.without_importance)
+        others = f" and {n - 1} others" if n > 1 else ""
+        lines.append(f"the importance matrix does not name {first}{others}")
+    return lines
+
+
+def types_of(plan: Plan) -> list[str]:
+    """How many tensors have which type, a line each."""
+    types, n_bytes = Counter[str](), Counter[str]()
+    for job in plan.jobs:
+        types[job.spec.dtype] += 1
+        n_bytes[job.spec.dtype] += job.spec.n_bytes
+    return [
+        f"  {dtype:<6} {n:>5} tensors {n_bytes[dtype] / 1e6:>12,.1f} MB"
+        for dtype, n in types.most_common()
+    ]
+
+
+def cost_of(plan: Plan, n_threads: int) -> str:
+    """Memory and time, in a line."""
+    memory, seconds = plan.memory(n_threads), plan.seconds(n_threads)
+    return f"about {memory / 1e6:,.0f} MB of memory and {seconds:,.0f} s with {n_threads} threads"

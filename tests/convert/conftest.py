@@ -1,8 +1,9 @@
-"""The tests share vocab_cases.py and tests/text/text_cases.py, which importlib mode does not put on
-the path.
+"""The tests share the modules beside them, of tests/text and of tests/oracle, which importlib mode
+does not put on the path.
 """
 
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "text")]
+TESTS = Path(__file__).parents[1]
+sys.path += [str(TESTS / folder) for folder in ("convert", "text", "oracle")]

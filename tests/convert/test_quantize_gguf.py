@@ -172,12 +172,12 @@ def test_files_that_are_no_language_model(tmp_path: Path, key: str) -> None:
 
 def test_plan_reads_headers_only(source: Path, tmp_path: Path) -> None:
     plan = plan_quantization(source, "q4_k_m", tensor_types=[("ffn_up", "q2_k")])
-    assert plan.n_params == sum(x.size for x in MODEL.weights().values())
+    assert plan.n_weights == sum(x.size for x in MODEL.weights().values())
     target = tmp_path / "out.gguf"
     quantize_gguf(source, target, "q4_k_m", tensor_types=[("ffn_up", "q2_k")])
     out = read_gguf(target).tensors
     assert plan.n_bytes == sum(tensor.n_bytes for tensor in out.values())
-    assert plan.n_bytes_before == 4 * plan.n_params
+    assert plan.n_bytes_before == 4 * plan.n_weights
     assert out["blk.0.ffn_up.weight"].dtype == "q2_k"
     assert plan.seconds(2) > 0
     assert plan.memory(2) >= 4 * 256 * 512

@@ -1,94 +1,25 @@
-"""The reader of `torch.save` files: views of shared storages, and pickles that mean harm.
+"""The reader of `torch.save` files: views of shared storages, and pickles that mean harm."""
 
-The files are written here as torch lays them out: a zip of stored entries, `data.pkl` with
-persistent ids for storages, `data/KEY` with their bytes.
-"""
-
-import io
-import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import bfloat16
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyllamacpp_convert.torch_pickle import read_tensors
+from torch_files import STORAGES, Call, Named, Persistent, dump, storage, tensor, write
 
 from pyllamacpp.errors import FileError, FormatError
-
-STORAGES = {"<f2": "HalfStorage", "<u2": "BFloat16Storage", "<f4": "FloatStorage"}
-
-
-class Named:
-    """Pickles as the name of something in a module, which need not exist."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-
-class Call:
-    """Pickles as NAME(*arguments)."""
-
-    def __init__(self, name: Named, *arguments: object) -> None:
-        self.name, self.arguments = name, arguments
-
-
-class Persistent:
-    def __init__(self, identity: object) -> None:
-        self.identity = identity
-
-
-class Pickler(pickle._Pickler):  # the one in Python: it lets a name be written as such
-    def persistent_id(self, value: object) -> object:
-        return value.identity if isinstance(value, Persistent) else None
-
-    def save(self, value: object, save_persistent_id: bool = True) -> None:
-        if isinstance(value, Named):
-            self.write(b"c" + f"{value.module}\n{value.name}\n".encode())
-        elif isinstance(value, Call):
-            self.save(value.name)
-            self.save(value.arguments)
-            self.write(b"R")
-        else:
-            super().save(value, save_persistent_id)
-
-
-def dump(value: object) -> bytes:
-    out = io.BytesIO()
-    Pickler(out, protocol=2).dump(value)
-    return out.getvalue()
-
-
-def storage(key: str, array: np.ndarray) -> Persistent:
-    kind = Named("torch", STORAGES[array.dtype.str])
-    return Persistent(("storage", kind, key, "cpu", array.size))
-
-
-def tensor(of: Persistent, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Call:
-    rebuild = Named("torch._utils", "_rebuild_tensor_v2")
-    return Call(rebuild, of, start, shape, strides, False, OrderedDict())
-
-
-def write(path: Path, data: bytes, storages: dict[str, np.ndarray]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", data)
-        for key, array in storages.items():
-            archive.writestr(f"archive/data/{key}", array.tobytes())
-    return path
 
 
 @pytest.mark.parametrize("dtype", STORAGES)
 def test_views_of_one_storage(dtype: str, tmp_path: Path) -> None:
     values = np.random.default_rng(1).standard_normal(60).astype(np.float32)
-    if dtype == "<u2":
-        array = (values.view(np.uint32) >> 16).astype("<u2")
-        exact = (array.astype(np.uint32) << 16).view(np.float32)
-    else:
-        array = values.astype(dtype)
-        exact = array.astype(np.float32)
-    shared = storage("0", array)
+    array = bfloat16(values) if dtype == "<u2" else values.astype(dtype)
+    shared = storage("0", array.dtype.str, array.size)
     state = {
         "rows": tensor(shared, 0, (4, 5), (5, 1)),
         "later": tensor(shared, 20, (4, 10), (10, 1)),
@@ -98,17 +29,17 @@ def test_views_of_one_storage(dtype: str, tmp_path: Path) -> None:
     }
     found = read_tensors(write(tmp_path / "x.pth", dump(state), {"0": array}))
     assert list(found) == list(state)
-    np.testing.assert_array_equal(found["rows"].read(0, 4), exact[:20].reshape(4, 5))
-    np.testing.assert_array_equal(found["rows"].read(1, 3), exact[5:15].reshape(2, 5))
-    np.testing.assert_array_equal(found["later"].read(0, 4), exact[20:].reshape(4, 10))
-    np.testing.assert_array_equal(found["turned"].read(1, 5), exact[:20].reshape(4, 5).T[1:])
-    np.testing.assert_array_equal(found["columns"].read(0, 6), exact.reshape(6, 10)[:, 3:5])
-    np.testing.assert_array_equal(found["vector"].read(0, 1), exact[None, 7:16])
+    np.testing.assert_array_equal(found["rows"].read(0, 4), array[:20].reshape(4, 5))
+    np.testing.assert_array_equal(found["rows"].read(1, 3), array[5:15].reshape(2, 5))
+    np.testing.assert_array_equal(found["later"].read(0, 4), array[20:].reshape(4, 10))
+    np.testing.assert_array_equal(found["turned"].read(1, 5), array[:20].reshape(4, 5).T[1:])
+    np.testing.assert_array_equal(found["columns"].read(0, 6), array.reshape(6, 10)[:, 3:5])
+    np.testing.assert_array_equal(found["vector"].read(0, 1), array[None, 7:16])
 
 
 def test_nesting_parameters_and_other_values(tmp_path: Path) -> None:
     array = np.ones(4, "<f4")
-    inner = tensor(storage("0", array), 0, (2, 2), (2, 1))
+    inner = tensor(storage("0", array.dtype.str, array.size), 0, (2, 2), (2, 1))
     parameter = Call(Named("torch._utils", "_rebuild_parameter"), inner, True, OrderedDict())
     state = {"model": {"w": parameter, "step": 7}, "epoch": [1, 2.5, None, True]}
     assert list(read_tensors(write(tmp_path / "x.pth", dump(state), {"0": array}))) == ["w"]
@@ -120,7 +51,7 @@ def test_nesting_parameters_and_other_values(tmp_path: Path) -> None:
         (Call(Named("os", "system"), "true"), "names os.system"),
         (Call(Named("builtins", "eval"), "1"), "names builtins.eval"),
         (Call(Named("torch", "load"), "x"), "names torch.load"),
-        (Named("torch", "DoubleStorage"), "names torch.DoubleStorage"),
+        (Named("torch", "DoubleTensor"), "names torch.DoubleTensor"),
         ([1, 2], "holds no state dict"),
         ({"w": Persistent(("storage", 1, "0", "cpu", 4))}, "malformed"),
         ({(1, 2): 3}, "malformed"),
@@ -149,14 +80,14 @@ def test_hostile_pickles(value: object, message: str, tmp_path: Path) -> None:
 )
 def test_tensors_past_their_storage(start, shape, strides, tmp_path: Path) -> None:
     array = np.ones(4, "<f4")
-    state = {"w": tensor(storage("0", array), start, shape, strides)}
+    state = {"w": tensor(storage("0", array.dtype.str, array.size), start, shape, strides)}
     with pytest.raises(FormatError, match=r"x\.pth was refused"):
         read_tensors(write(tmp_path / "x.pth", dump(state), {"0": array}))
 
 
 def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     array = np.ones(4, "<f4")
-    state = dump({"w": tensor(storage("0", array), 0, (4,), (1,))})
+    state = dump({"w": tensor(storage("0", array.dtype.str, array.size), 0, (4,), (1,))})
     whole = write(tmp_path / "whole.pth", state, {"0": array}).read_bytes()
     path = tmp_path / "x.pth"
     for data in (b"", b"PK", b"not a zip", whole[: len(whole) // 2]):
@@ -180,7 +111,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
 def test_any_bytes_are_read_or_refused(tmp_path_factory, noise, at, patch) -> None:
     """Random pickles, and a good one with bytes changed."""
     array = np.ones(4, "<f4")
-    good = dump({"w": tensor(storage("0", array), 0, (2, 2), (2, 1))})
+    good = dump({"w": tensor(storage("0", array.dtype.str, array.size), 0, (2, 2), (2, 1))})
     at %= len(good)
     path = tmp_path_factory.getbasetemp() / "fuzz.pth"
     for data in (noise, good[:at] + patch + good[at + len(patch) :]):
@@ -192,3 +123,14 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, noise, at, patch) -> No
             sentence = str(error)
             if str(path) not in sentence:
                 raise
+
+
+def test_tensors_that_are_no_weights_are_left_out(tmp_path: Path) -> None:
+    positions = Persistent(("storage", Named("torch", "LongStorage"), "1", "cpu", 4))
+    array = np.ones(4, "<f4")
+    state = {
+        "w": tensor(storage("0", "<f4", 4), 0, (2, 2), (2, 1)),
+        "positions": tensor(positions, 0, (4,), (1,)),
+    }
+    path = write(tmp_path / "x.bin", dump(state), {"0": array, "1": np.arange(4)})
+    assert list(read_tensors(path)) == ["w"]
