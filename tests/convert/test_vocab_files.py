@@ -499,6 +499,11 @@ def test_normalization_of_sentencepiece_is_noted(tmp_path: Path) -> None:
         ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {}}}', "added token x"),
         ("tokenizer_config.json", '{"added_tokens_decoder": {"²": {"content": ""}}}', "no id"),
         ("tokenizer_config.json", '{"chat_template": "\\ud800"}', "template 'default' is not text"),
+        (
+            "tokenizer_config.json",
+            '{"chat_template": [{"name": "\\n", "template": ""}]}',
+            "cannot be a chat template's name",
+        ),
         ("generation_config.json", "nonsense", "not valid JSON"),
         ("chat_template.jinja", b"\xff", "not UTF-8"),
     ],

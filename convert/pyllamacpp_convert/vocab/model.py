@@ -153,8 +153,12 @@ class Vocab:
         out["tokenizer.ggml.add_eos_token"] = fitted.add_eos and fitted.eos is not None
         out["tokenizer.ggml.add_space_prefix"] = fitted.add_space_prefix
         for name, template in sorted(fitted.chat_templates.items()):
-            if not _is_text(template) or not _is_text(name):
+            if not _is_text(template):
                 raise FormatError(f"{self.path}: the chat template {name!a:.80} is not text")
+            if not (name.isascii() and name.isprintable() and 0 < len(name) <= 64):
+                raise FormatError(
+                    f"{self.path}: {name!a:.80} cannot be a chat template's name in a GGUF file"
+                )
             key = "tokenizer.chat_template"
             out[key if name == "default" else f"{key}.{name}"] = template
         if others := sorted(fitted.chat_templates.keys() - {"default"}):
