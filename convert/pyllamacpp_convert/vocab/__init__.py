@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 
 from pyllamacpp.errors import FileError, FormatError
-
-from .chat import add_published_template
-from .companions import Companions, apply_companions
-from .json_file import parse_object, read_bytes
-from .model import Vocab
-from .sentencepiece import read_sentencepiece
-from .tiktoken import read_tiktoken
-from .tokenizer_json import add_listed_tokens, read_tokenizer_json
+from pyllamacpp_convert.vocab.chat import add_published_template
+from pyllamacpp_convert.vocab.companions import Companions, apply_companions
+from pyllamacpp_convert.vocab.json_file import parse_object, read_bytes
+from pyllamacpp_convert.vocab.model import Vocab
+from pyllamacpp_convert.vocab.sentencepiece import read_sentencepiece
+from pyllamacpp_convert.vocab.tiktoken import read_tiktoken
+from pyllamacpp_convert.vocab.tokenizer_json import add_listed_tokens, read_tokenizer_json
 
 __all__ = ["Vocab", "find_vocab", "read_vocab"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .model import Vocab
+from pyllamacpp_convert.vocab.model import Vocab
 
 LLAMA2 = """\
 {% if messages[0]['role'] == 'system' %}\

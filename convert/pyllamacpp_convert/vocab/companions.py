@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pyllamacpp.errors import FormatError
-
-from .json_file import is_id, parse_object, read_bytes
-from .model import AddedToken, Vocab
+from pyllamacpp_convert.vocab.json_file import is_id, parse_object, read_bytes
+from pyllamacpp_convert.vocab.model import AddedToken, Vocab
 
 _ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
 

@@ -8,8 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from pyllamacpp.errors import FormatError
-
-from ..writer import Value
+from pyllamacpp_convert.writer import Value
 
 # An embedding is often padded to a multiple of some power of two; beyond this many rows (or a tenth
 # of them) the vocabulary is taken to be another model's.

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyllamacpp.errors import FormatError, UnsupportedError
-
-from .model import TokenType, Vocab
+from pyllamacpp_convert.vocab.model import TokenType, Vocab
 
 _PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
 _MODEL_TYPES = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}

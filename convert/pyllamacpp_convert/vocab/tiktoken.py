@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 
 from pyllamacpp.errors import FormatError, UnsupportedError
-
-from .model import AddedToken, Vocab
+from pyllamacpp_convert.vocab.model import AddedToken, Vocab
 
 _LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) ([0-9]{1,9})")
 _N_SPECIAL = 256

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pyllamacpp.errors import FormatError, UnsupportedError
-
-from .json_file import is_id, parse_object
-from .model import LEAST_SCORE, AddedToken, TokenType, Vocab
+from pyllamacpp_convert.vocab.json_file import is_id, parse_object
+from pyllamacpp_convert.vocab.model import LEAST_SCORE, AddedToken, TokenType, Vocab
 
 _SPACE = "\u2581"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
