@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,34 @@ def test_tokenizer_config(tmp_path: Path) -> None:
     }
     ours = tokenizer_of(vocab.metadata(N + 3), tmp_path / "x.gguf")
     assert ours.encode(b"ab<|im_end|><tool>", True, True) == [N - 6, N, N + 2, N]
+
+
+def test_what_is_put_around_a_text(tmp_path: Path) -> None:
+    root = characters()
+    root["added_tokens"] = [added(i, text) for i, text in enumerate(("<unk>", "<s>"))]
+    processor: dict[str, Any] = {"type": "TemplateProcessing", "single": [{"Sequence": {}}]}
+    root["post_processor"] = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, processor]}
+    path = tmp_path / "tokenizer.json"
+
+    def read() -> tuple[object, ...]:
+        vocab = read_vocab(write_json(path, root))
+        return vocab.add_bos, vocab.bos, vocab.add_eos, vocab.eos
+
+    assert read() == (False, None, False, None)
+    processor["single"].insert(0, {"SpecialToken": {"id": "<s>"}})
+    assert read() == (True, 1, False, None)
+    processor["single"].append({"SpecialToken": {"id": "</s>"}})
+    assert read() == (True, 1, True, 2)
+    write_json(tmp_path / "tokenizer_config.json", {"add_bos_token": False})
+    assert read() == (False, 1, True, 2)
+
+
+def test_added_tokens_json_does_not_undo_tokenizer_json(tmp_path: Path) -> None:
+    root = characters()
+    root["added_tokens"].append(added(8, "<|tool|>"))
+    write_json(tmp_path / "added_tokens.json", {"<|tool|>": 8, "<more>": 9})
+    vocab = read_vocab(write_json(tmp_path / "tokenizer.json", root))
+    assert vocab.types[8:] == [CONTROL, USER_DEFINED]
 
 
 def test_alpaca(tmp_path: Path) -> None:
@@ -293,10 +322,9 @@ def with_piece(i: int, piece: tuple[str, float, int]) -> bytes:
         (with_piece(5, ("x", 0.0, BYTE)), FormatError, "'x' is marked as a byte"),
         (with_piece(N - 1, ("b", float("nan"), NORMAL)), FormatError, "score of token .* not a"),
         (
-            with_piece(0, ("<0x00>", 0.0, BYTE))[:-30]
-            + sentencepiece_model([("x", 0.0, NORMAL)], TRAINER | {40: -1}),
+            sentencepiece_model([p for p in PIECES[3:] if p[0] != "<0x41>"], TRAINER | {40: -1}),
             FormatError,
-            "SentencePiece",
+            "neither a token for each byte nor an unknown token",
         ),
         (tiktoken_file()[7:], FormatError, "no line has the rank 0"),
         (tiktoken_file() + b"YWI= 300\n", FormatError, "no line has the rank 259"),
@@ -513,6 +541,18 @@ def test_refused_companions(name: str, text: str | bytes, sentence: str, tmp_pat
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(FormatError, match=sentence):
         read_vocab(path).metadata(N)
+
+
+def test_checksum(tmp_path: Path) -> None:
+    path = folder_with(tmp_path)
+    found = hashlib.md5(path.read_bytes()).hexdigest()
+    listed = tmp_path / "tokenizer_checklist.chk"
+    listed.write_text(f"{'0' * 32}  other\n{found}  tokenizer.model\n")
+    assert read_vocab(path).notes == []
+    listed.write_text(f"{'0' * 32}  tokenizer.model\n")
+    assert read_vocab(path, checksum=False).notes == []
+    with pytest.raises(FormatError, match=f"its md5 is {found}, tokenizer_checklist.chk says 0000"):
+        read_vocab(path)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -46,23 +47,26 @@ def find_vocab(weights_folder: Path, given: Path | None = None) -> Path:
     )
 
 
-def read_vocab(path: Path, weights_folder: Path | None = None) -> Vocab:
+def read_vocab(path: Path, weights_folder: Path | None = None, *, checksum: bool = True) -> Vocab:
     """Reads a vocabulary, whose kind its content tells, and the files beside it.
 
     weights_folder: its files are read too where the vocabulary's folder lacks them; its name may
     tell a chat model of Meta's, and its params.json whether a Llama 3 is a 3.1.
+    checksum: compare the file with the tokenizer_checklist.chk beside it, if there is one.
     Raises FileError when a file cannot be read, FormatError when it is malformed and
     UnsupportedError when it is something that this release or the GGUF cannot express.
     """
     try:
-        return _read_vocab(path, weights_folder or path.parent)
+        return _read_vocab(path, weights_folder or path.parent, checksum)
     except RecursionError as error:
         raise FormatError(f"{path} or a file beside it nests too deeply") from error
 
 
-def _read_vocab(path: Path, weights: Path) -> Vocab:
+def _read_vocab(path: Path, weights: Path, checksum: bool) -> Vocab:
     data = read_bytes(path)
     companions = Companions(_folders(path.parent, weights))
+    if checksum:
+        _check_sum(path, data)
     if _TIKTOKEN.match(data):
         params = companions.json("params.json")
         nested = params.get("model")
@@ -85,6 +89,23 @@ def _read_vocab(path: Path, weights: Path) -> Vocab:
     add_published_template(vocab, weights)
     vocab.files = [path, *vocab.files, *companions.used]
     return vocab
+
+
+def _check_sum(path: Path, data: bytes) -> None:
+    """Raises FormatError when the list of checksums beside a vocabulary has another for it."""
+    listed = path.with_name("tokenizer_checklist.chk")
+    if not listed.is_file():
+        return
+    for line in read_bytes(listed).decode("utf-8", "replace").splitlines():
+        words = line.split()
+        if len(words) != 2 or words[1].lstrip("*") != path.name:
+            continue
+        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if words[0].lower() != found:
+            raise FormatError(
+                f"{path} is damaged: its md5 is {found}, {listed.name} says {words[0]:.40}; "
+                "download it again"
+            )
 
 
 def _head(path: Path) -> bytes:

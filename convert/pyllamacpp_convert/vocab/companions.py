@@ -56,7 +56,7 @@ def apply_companions(vocab: Vocab, companions: Companions) -> None:
     """
     config = companions.json("tokenizer_config.json")
     special_map = companions.json("special_tokens_map.json")
-    vocab.add(_added_tokens(companions, config, special_map))
+    vocab.add(_added_tokens(vocab, companions, config, special_map))
     _special_ids(vocab, companions, [config, special_map])
     for name, key in (("add_bos", "add_bos_token"), ("add_eos", "add_eos_token")):
         if isinstance(config.get(key), bool):
@@ -74,7 +74,7 @@ def _content(value: object) -> str | None:
 
 
 def _added_tokens(
-    companions: Companions, config: dict[str, Any], special_map: dict[str, Any]
+    vocab: Vocab, companions: Companions, config: dict[str, Any], special_map: dict[str, Any]
 ) -> dict[int, AddedToken]:
     special: set[str | None] = set()
     for table in (config, special_map):
@@ -86,7 +86,9 @@ def _added_tokens(
     for text, i in companions.json("added_tokens.json").items():
         if not is_id(i):
             raise FormatError(f"{path}: the token {text!r:.80} has the id {i!r:.40}")
-        added[i] = AddedToken(text, text in special)
+        # This file alone does not say which are special: what tokenizer.json said of one stands.
+        if text in special or i >= len(vocab.tokens) or vocab.tokens[i] != text:
+            added[i] = AddedToken(text, text in special)
     decoder = config.get("added_tokens_decoder")
     path = companions.find("tokenizer_config.json")
     for key, entry in decoder.items() if isinstance(decoder, dict) else ():
