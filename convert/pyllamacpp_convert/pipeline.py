@@ -256,15 +256,20 @@ def _read_back(job: Job, writer: GgufStreamWriter, *, whole: bool) -> None:
         bands = [(band.first, band.last) for band in _bands([job])]
     else:
         bands = [(row, row + 1) for row in sorted({0, spec.n_rows - 1})]
-    weight = 1.0 if job.importance is None else job.importance
-    error = energy = 0.0
+    # With importance some columns are given up for others: either way of counting may be the worse.
+    weights = [1.0] if job.importance is None else [1.0, job.importance]
+    error, energy = np.zeros(len(weights)), np.zeros(len(weights))
     for first, last in bands:
         expected = _floats(job.source, job.source.read(first, last))
         stored = np.frombuffer(writer.read(spec.name, first, last), np.uint8)
         found = dequantize(spec.dtype, stored, expected.size).reshape(expected.shape)
-        error += float(np.sum(weight * np.square(found - expected), dtype=np.float64))
-        energy += float(np.sum(weight * np.square(expected), dtype=np.float64))
-    relative = (error / energy) ** 0.5 if energy else float(error > 0)
+        for i, weight in enumerate(weights):
+            error[i] += np.sum(weight * np.square(found - expected), dtype=np.float64)
+            energy[i] += np.sum(weight * np.square(expected), dtype=np.float64)
+    relative = min(
+        (e / total) ** 0.5 if total else float(e > 0)
+        for e, total in zip(error, energy, strict=True)
+    )
     most = min(4 * _EXPECTED_ERROR[spec.dtype], 0.8)
     if not relative <= most:
         raise FormatError(

@@ -38,6 +38,8 @@ static inline F inverse_of(F a) {
 // Codes that are the integers of a range.
 template <int kLow, int kHigh>
 struct IntegerCodes {
+  static constexpr int kCount = kHigh - kLow + 1;
+  static float value(int i) { return float(kLow + i); }
   static F nearest(F t) { return round(min(max(t, splat(kLow)), splat(kHigh))); }
   static uint8_t stored(float code) { return uint8_t(int(code) - kLow); }
 };
@@ -68,6 +70,8 @@ static constexpr Iq4Table kIq4;
 
 // Codes that are the values of the IQ4 types.
 struct Iq4Codes {
+  static constexpr int kCount = 16;
+  static float value(int i) { return kIq4Values[i]; }
   static F nearest(F t) {
     const F inside = min(max(t, splat(Iq4Table::kLeast)), splat(Iq4Table::kMost));
     // Twice the way from the least value; half a cell less, as the conversion rounds.
@@ -101,21 +105,30 @@ static inline void fit_scale(const SubBlocks<N>& s, int v, F inverse, F* best_ga
   *best_gain = max(gain, *best_gain);
 }
 
-// The scale of each sub-block for weights = scale * code; negative where that is better.
-template <class Codes, int N>
-static inline void search_scales(const SubBlocks<N>& s, const Trials* trials, int n_trials,
-                                 Lanes* scales) {
+// The scale of each sub-block for weights = scale * code; negative where that is better. With
+// `weighed`, importances differ, and also scales are tried that suit the weight that counts most
+// (importance times square), whichever its code: where few columns matter, all depends on it.
+template <class T, int N>
+static inline void search_scales(const SubBlocks<N>& s, bool weighed, Lanes* scales) {
+  using Codes = typename T::Codes;
+  constexpr int kMostCodes = 32;  // with more of them any weight is near one
   for (int v = 0; v < kSearchLanes; v += W) {
-    F peak = splat(0);
+    F peak = splat(0), most = splat(0), most_worth = splat(0);
     for (int i = 0; i < N; ++i) {
       const F x = load(s.x[i] + v);
+      const F worth = mul(mul(load(s.w[i] + v), x), x);
       peak = where_less(abs(peak), abs(x), x, peak);
+      most = where_less(most_worth, worth, x, most);
+      most_worth = max(worth, most_worth);
     }
     const F unit = inverse_of(peak);
     F gain = splat(0), scale = splat(0);
-    for (const Trials* t = trials; t < trials + n_trials; ++t)
-      for (float code = t->from; code <= t->to; code += t->step)
+    for (const Trials& t : T::kTrials)
+      for (float code = t.from; code <= t.to; code += t.step)
         fit_scale<Codes>(s, v, mul(splat(code), unit), &gain, &scale);
+    const F most_unit = inverse_of(most);
+    for (int i = 0; weighed && Codes::kCount <= kMostCodes && i < Codes::kCount; ++i)
+      fit_scale<Codes>(s, v, mul(splat(Codes::value(i)), most_unit), &gain, &scale);
     for (int again = 0; again < 2; ++again)
       fit_scale<Codes>(s, v, inverse_of(scale), &gain, &scale);
     store(scales->at + v, scale);

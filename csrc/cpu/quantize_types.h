@@ -81,8 +81,7 @@ static void quantize_scaled(const float* x, const float* importance, int64_t n, 
     fill_lanes<kBlock>(&s, x + at, importance, at, k, n_blocks, units);
     Lanes scales;
     half_t halves[kSearchLanes];
-    search_scales<typename T::Codes>(s, T::kTrials, int(sizeof T::kTrials / sizeof(Trials)),
-                                     &scales);
+    search_scales<T>(s, importance != nullptr, &scales);
     for (int b = 0; b < kSearchLanes; ++b) halves[b] = half_near(&scales.at[b], units[b]);
     choose_codes<typename T::Codes>(&s, scales);
     for (int b = 0; b < n_blocks; ++b, dst += sizeof(typename T::Block)) {
@@ -204,8 +203,7 @@ static void quantize_super(const float* x, const float* importance, int64_t n, i
     fill_lanes<kSuperBlock>(&s, x + at, importance, at, k, n_blocks, units);
     Lanes ideal;
     SuperScales<kSupers> found;
-    search_scales<typename T::Codes>(s, T::kTrials, int(sizeof T::kTrials / sizeof(Trials)),
-                                     &ideal);
+    search_scales<T>(s, importance != nullptr, &ideal);
     search_super<typename T::Codes, T::kLow, T::kHigh>(s, ideal, units, &found);
     choose_codes<typename T::Codes>(&s, found.scales);
     for (int b = 0; b < n_blocks; ++b, dst += sizeof(typename T::Block)) {

@@ -201,8 +201,17 @@ class LlamaNumpy:
             raise ValueError(f"{path}: architecture {metadata.get('general.architecture')!r}")
         return cls(LlamaShape.from_metadata(metadata), read_weights(reader), n_ctx)
 
-    def forward(self, tokens: Sequence[int], *, activation_block: int | None = None) -> Array64:
-        """Logits after each token of one sequence that starts at position 0: (n, n_vocab)."""
+    def forward(
+        self,
+        tokens: Sequence[int],
+        *,
+        activation_block: int | None = None,
+        inputs: dict[str, Array64] | None = None,
+    ) -> Array64:
+        """Logits after each token of one sequence that starts at position 0: (n, n_vocab).
+
+        inputs: gets what each matrix multiplies, (n, columns) by the matrix's name.
+        """
         s, n = self.shape, len(tokens)
         group = s.n_heads // s.n_kv_heads
         positions = np.arange(n, dtype=np.int64)
@@ -213,6 +222,8 @@ class LlamaNumpy:
         def product(x: Array64, name: str) -> Array64:
             if activation_block is not None:
                 x = round_to_int8(x, activation_block)
+            if inputs is not None:
+                inputs[name] = x
             y = x @ self.weights[name].astype(np.float64).T
             bias = self.weights.get(name.replace(".weight", ".bias"))
             return y if bias is None else y + bias
