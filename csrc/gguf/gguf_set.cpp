@@ -84,6 +84,10 @@ const TensorInfo* GgufSet::find_tensor(std::string_view name) const {
   return at != by_name_.end() && tensors_[*at].name == name ? &tensors_[*at] : nullptr;
 }
 
+void GgufSet::require_unchanged() const {
+  for (const GgufFile& file : parts_) file.map()->require_unchanged();
+}
+
 void GgufSet::release(std::span<const std::byte> data) const {
   const std::less<const std::byte*> before;
   for (const GgufFile& file : parts_) {

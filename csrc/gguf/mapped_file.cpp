@@ -84,7 +84,7 @@ std::string reason(DWORD code) {
   return to_utf8(std::wstring(text, n));
 }
 
-Bytes map_file(const std::string& path) {
+Bytes map_file(const std::string& path, int*) {
   const std::wstring wide = to_wide(path);
   const DWORD attributes = GetFileAttributesW(wide.c_str());
   if (attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY))
@@ -109,6 +109,11 @@ Bytes map_file(const std::string& path) {
 }
 
 void unmap(Bytes bytes) { UnmapViewOfFile(bytes.data()); }
+
+// Nobody may write to a file that was opened without FILE_SHARE_WRITE.
+FileState state_of(int) { return {}; }
+
+void close_descriptor(int) {}
 
 size_t page_size() {
   SYSTEM_INFO info;
@@ -135,9 +140,10 @@ struct Descriptor {
 
 std::string reason(int code) { return std::generic_category().message(code); }
 
-Bytes map_file(const std::string& path) {
+// The descriptor of a file that is not empty goes to *kept.
+Bytes map_file(const std::string& path, int* kept) {
   // Non-blocking: opening a pipe must come back so that it can be refused.
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.value < 0) fail(ErrorKind::io, "'", path, "' cannot be opened: ", reason(errno));
   struct stat status;
   if (fstat(file.value, &status) != 0)
@@ -153,7 +159,25 @@ Bytes map_file(const std::string& path) {
   // Private: some network and user-space file systems refuse shared maps.
   void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.value, 0);
   if (map == MAP_FAILED) fail(ErrorKind::io, "'", path, "' cannot be mapped: ", reason(errno));
+  *kept = std::exchange(file.value, -1);
   return {static_cast<const std::byte*>(map), size};
+}
+
+// A file that is gone or unreadable has changed.
+FileState state_of(int descriptor) {
+  struct stat status;
+  if (descriptor < 0) return {};
+  if (fstat(descriptor, &status) != 0) return {-1};
+#ifdef __APPLE__
+  const timespec& time = status.st_mtimespec;
+#else
+  const timespec& time = status.st_mtim;
+#endif
+  return {int64_t(status.st_size), int64_t(time.tv_sec), int64_t(time.tv_nsec)};
+}
+
+void close_descriptor(int descriptor) {
+  if (descriptor >= 0) close(descriptor);
 }
 
 void unmap(Bytes bytes) { munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
@@ -174,18 +198,22 @@ MappedFile::MappedFile(const std::string& path) {
   if (path.find('\0') != std::string::npos)
     fail(ErrorKind::io, "the path '", path.substr(0, path.find('\0')),
          "...' cannot be opened: it holds a zero byte");
-  bytes_ = map_file(path);
+  path_ = path;
+  bytes_ = map_file(path, &descriptor_);
+  state_ = state_of(descriptor_);
+  guard_ = std::make_unique<MapGuard>(bytes_);
 }
 
 MappedFile::~MappedFile() {
+  guard_.reset();  // before the range may become someone else's
   if (!bytes_.empty()) unmap(bytes_);
+  close_descriptor(descriptor_);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
-
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(bytes_, other.bytes_);
-  return *this;
+void MappedFile::require_unchanged() const {
+  if (guard_->lost() || state_of(descriptor_) != state_)
+    fail(ErrorKind::io, "'", path_,
+         "' was shortened or written to while it was in use; load it again");
 }
 
 void MappedFile::will_need(std::span<const std::byte> part) const {

@@ -113,6 +113,7 @@ void Model::load_weights() {
   const char* output = load.has("output.weight") ? "output.weight" : "token_embd.weight";
   output_ = load.matrix(output, c.n_vocab, c.dim);
   load.finish();
+  files_.require_unchanged();
 }
 
 uint64_t Model::n_params() const {

@@ -175,6 +175,7 @@ void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>
     }
   }
   flush();
+  model_->files().require_unchanged();
 }
 
 }  // namespace pyllamacpp
