@@ -53,7 +53,6 @@ def _folder_sentence(folder: Path) -> str:
     if not kind:
         return f"{folder} is a folder, not a GGUF file"
     return (
-        f"{folder} is the folder of a {kind}, not a GGUF file; it takes "
-        f"`pyllamacpp convert {folder} -o OUT.gguf --type q4_k_m`, "
-        "a command that comes with a later release"
+        f"{folder} is the folder of a {kind}, not a GGUF file; convert it first: "
+        f"pyllamacpp convert {folder} -o OUT.gguf --type q4_k_m"
     )

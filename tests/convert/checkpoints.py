@@ -112,6 +112,32 @@ def write_meta(
     return folder
 
 
+def write_sparse_meta(
+    folder: Path, params: Mapping[str, Any], n_shards: int, n_ff: int, n_vocab: int = 32000
+) -> Path:
+    """LLaMA 1's layout in any size: all weights are zero, and holes on the disk."""
+    folder.mkdir(parents=True)
+    dim = params["dim"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "tok_embeddings.weight": (n_vocab, dim // n_shards),
+        "norm.weight": (dim,),
+        "output.weight": (n_vocab // n_shards, dim),
+    }
+    for i in range(params["n_layers"]):
+        p = f"layers.{i}."
+        for name in ("wq", "wk", "wv"):
+            shapes[f"{p}attention.{name}.weight"] = (dim // n_shards, dim)
+        shapes[p + "attention.wo.weight"] = (dim, dim // n_shards)
+        shapes[p + "feed_forward.w1.weight"] = (n_ff // n_shards, dim)
+        shapes[p + "feed_forward.w2.weight"] = (dim, n_ff // n_shards)
+        shapes[p + "feed_forward.w3.weight"] = (n_ff // n_shards, dim)
+        shapes[p + "attention_norm.weight"] = shapes[p + "ffn_norm.weight"] = (dim,)
+    for shard in range(n_shards):
+        torch_files.save_sparse(folder / f"consolidated.{shard:02}.pth", shapes)
+    (folder / "params.json").write_text(json.dumps(dict(params)))
+    return folder
+
+
 def layer_of(name: str) -> str:
     return ".".join(name.split(".")[:2])
 

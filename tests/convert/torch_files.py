@@ -97,3 +97,23 @@ def save(path: Path, tensors: Mapping[str, np.ndarray], shared: object = None) -
             start += tensors[name].size
     ordered = OrderedDict((name, state[name]) for name in tensors)
     return write(path, dump(ordered), storages)
+
+
+def save_sparse(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "<f2") -> Path:
+    """A state dict of zeros that are holes on the disk, with ZIP64 sizes where they need it."""
+    sizes = {name: int(np.prod(shape, dtype=int)) for name, shape in shapes.items()}
+    state: OrderedDict[str, Call] = OrderedDict()
+    for name, shape in shapes.items():
+        of = storage(name, dtype, sizes[name])
+        state[name] = tensor(of, 0, shape, (shape[1], 1) if len(shape) == 2 else (1,))
+    with path.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", dump(state))
+        for name, n in sizes.items():
+            info = zipfile.ZipInfo(f"archive/data/{name}")
+            with archive.open(info, "w", force_zip64=True):
+                begin = file.tell()
+            # The directory is told the size that the local header leaves open.
+            info.file_size = info.compress_size = n * np.dtype(dtype).itemsize
+            file.seek(begin + info.file_size)
+            archive.start_dir = file.tell()
+    return path
