@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -165,9 +166,10 @@ def row(file_type: str, found: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    cache = Path(os.environ.get("PYLLAMACPP_CACHE", "~/.cache/pyllamacpp")).expanduser()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, nargs="?")
-    parser.add_argument("--peer-venv", type=Path, default=Path(f"~/.cache/{PEER}").expanduser())
+    parser.add_argument("--peer-venv", type=Path, default=cache / f"{PEER}-{PEER_VERSION}")
     parser.add_argument("-r", "--repetitions", type=int, default=3)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--types", nargs="+", choices=PURE, help="only these, pure")
