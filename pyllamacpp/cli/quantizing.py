@@ -73,8 +73,8 @@ def notes_of(plan: Plan) -> list[str]:
     lines = list(plan.notes)
     kinds = Counter((f.n_columns, f.wanted, f.dtype) for f in plan.fallbacks)
     lines += [
-        f"{count} {'matrix' if count == 1 else 'matrices'} of {columns} columns: {dtype} instead of "
-        f"{wanted}, which holds rows of multiples of {32 if dtype in ('f16', 'f32') else 256}"
+        f"{count} {'matrix' if count == 1 else 'matrices'} of {columns} columns: {dtype} instead "
+        f"of {wanted}, which holds rows of multiples of {32 if dtype in ('f16', 'f32') else 256}"
         for (columns, wanted, dtype), count in kinds.items()
     ]
     if plan.without_importance:

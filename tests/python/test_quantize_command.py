@@ -38,8 +38,8 @@ def test_a_model_that_is_smaller(run, f16: Path, tmp_path: Path) -> None:
     assert "about " in dry.stdout
     assert f"pyllamacpp: {target}: {size}, " in result.stderr
     for text in (dry.stdout, result.stderr):
-        assert "15 matrices of 576 columns are q8_0: q6_k holds rows of multiples of 256" in text
-        assert "166 matrices of 576 columns are q5_0: q4_k holds rows of multiples of 256" in text
+        assert "15 matrices of 576 columns: q8_0 instead of q6_k, which holds" in text
+        assert "166 matrices of 576 columns: q5_0 instead of q4_k, which holds" in text
     assert [file.name for file in tmp_path.iterdir()] == ["q4.gguf"]
     with Llama(str(target), n_ctx=64, verbose=False) as llama:
         text = llama("The capital of France is", max_tokens=2, temperature=0)["choices"][0]["text"]
