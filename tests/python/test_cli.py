@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["chat", "generate", "inspect", "models", "perplexity", "pull", "rm", "tokenize"]
+COMMANDS = ["bench", "chat", "convert", "generate", "imatrix", "inspect", "models", "perplexity"]
+COMMANDS += ["plan", "pull", "quantize", "rm", "tokenize"]
 FRANCE = "The capital of France is"
 
 
