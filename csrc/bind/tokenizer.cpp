@@ -40,11 +40,18 @@ void register_tokenizer(py::module_& m) {
           py::arg("path"), py::call_guard<py::gil_scoped_release>())
       .def(
           "encode",
-          [](const Tokenizer& t, const std::string& text, bool add_special, bool parse_special) {
+          [](const Tokenizer& t, const std::string& text, bool add_special, bool parse_special,
+             const std::string& mark) {
             const py::gil_scoped_release release;
-            return t.encode(text, add_special, parse_special);
+            return t.encode(text, add_special, parse_special, mark);
           },
-          py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
+          py::arg("text"), py::arg("add_special"), py::arg("parse_special"), py::arg("mark") = "")
+      .def(
+          "marked",
+          [](const Tokenizer& t, const std::string& text, const std::string& mark) {
+            return py::bytes(t.marked(text, mark));
+          },
+          py::arg("text"), py::arg("mark"))
       .def(
           "decode",
           [](const Tokenizer& t, const std::vector<TokenId>& ids, bool special) {

@@ -15,7 +15,7 @@ class ChatFormat {
   // `name`: a format's name, or empty to recognise the file's own template. Throws
   // Error(unsupported) when that is not possible, naming the formats.
   static ChatFormat choose(const GgufFile& file, std::string_view name);
-  // Names of all formats: "chatml, llama-2, llama-3".
+  // Names of all formats: "chatml, llama-2, llama-3, llama-3.1".
   static std::string names();
 
   std::string_view name() const;
@@ -28,13 +28,14 @@ class ChatFormat {
   // Text of one user message, up to where the answer begins. The first one carries the system
   // message in formats that have no turn of their own for it.
   std::string turn(std::string_view message, std::string_view system, bool first) const;
-  // Text between an answer and the next turn.
-  std::string closing() const;
+  // Text of an answer, up to the next turn.
+  std::string answer(std::string_view text) const;
 
  private:
   const FormatSpec* spec_ = nullptr;
   bool recognised_ = false;
   std::string default_system_;
+  std::string date_;  // of formats whose system message states one
 };
 
 }  // namespace pyllamacpp

@@ -54,7 +54,7 @@ bool is_terminal() {
 enum class End { finished, context_full, interrupted };
 
 struct Answer {
-  std::vector<int32_t> tokens;
+  std::string text;
   End end = End::finished;
 };
 
@@ -66,7 +66,7 @@ Answer answer(Context& context, std::vector<int32_t> prompt, const GenerationPar
     for (;;) {
       const GenerationStep step = generation.next();
       std::cout << step.text << std::flush;
-      if (step.token >= 0) a.tokens.push_back(step.token);
+      a.text += step.text;
       if (step.finish_reason == FinishReason::length &&
           params.max_tokens != generation.n_generated())
         a.end = End::context_full;
@@ -87,26 +87,38 @@ int complete(Context& context, const Options& options, const GenerationParams& p
   return a.end == End::interrupted ? 130 : 0;
 }
 
+// Not in any text that is UTF-8.
+constexpr std::string_view kMark = "\xFF\xFE\xFF";
+
+// A line of standard input, or the message given as an option, once.
+bool next_message(const Options& options, bool terminal, bool first, std::string* message) {
+  if (options.prompt) {
+    *message = first ? *options.prompt : "";
+    return first;
+  }
+  if (terminal) std::cerr << "> " << std::flush;
+  return bool(std::getline(std::cin, *message));
+}
+
 int chat(Context& context, const Options& options, const GenerationParams& params) {
   const Tokenizer& tokenizer = context.model().tokenizer();
   const ChatFormat format = ChatFormat::choose(context.model().file(), options.format);
-  const bool terminal = is_terminal();
-  if (terminal)
-    std::cerr << "format " << format.name() << (format.recognised() ? " (the file's own)" : "")
-              << ", context " << context.params().n_ctx
-              << " tokens; Ctrl-C stops an answer, Ctrl-D leaves\n";
-  const std::string& system = options.system.empty() ? format.default_system() : options.system;
-  std::vector<int32_t> conversation = tokenizer.encode(format.opening(system), true, true);
+  const bool terminal = is_terminal() && !options.prompt;
+  std::cerr << "format " << format.name() << (format.recognised() ? " (the file's own)" : "")
+            << ", context " << context.params().n_ctx << " tokens"
+            << (terminal ? "; Ctrl-C stops an answer, Ctrl-D leaves" : "") << "\n";
+  // Special tokens that a message or an answer spells are text.
+  const auto marked = [&](std::string_view text) { return tokenizer.marked(text, kMark); };
+  const std::string system =
+      marked(options.system.empty() ? format.default_system() : options.system);
+  std::string conversation = format.opening(system);
   bool first = true;
   for (std::string line;;) {
     interrupted = false;
-    if (terminal) std::cerr << "> " << std::flush;
-    if (!std::getline(std::cin, line)) break;
+    if (!next_message(options, terminal, first, &line)) break;
     if (line.empty()) continue;
-    std::vector<int32_t> prompt = conversation;
-    const std::vector<int32_t> turn =
-        tokenizer.encode(format.turn(line, system, first), false, true);
-    prompt.insert(prompt.end(), turn.begin(), turn.end());
+    const std::string turn = format.turn(marked(line), system, first);
+    const std::vector<int32_t> prompt = tokenizer.encode(conversation + turn, true, true, kMark);
     if (int32_t(prompt.size()) >= context.params().n_ctx) {
       std::cerr << "pyllamacpp-chat: the context of " << context.params().n_ctx
                 << " tokens has no room for this message; start again or use a larger -c\n";
@@ -116,12 +128,9 @@ int chat(Context& context, const Options& options, const GenerationParams& param
     const Answer a = answer(context, prompt, params);
     if (a.end == End::context_full)
       std::cerr << "pyllamacpp-chat: the context is full; the answer ends here\n";
-    conversation = std::move(prompt);
+    conversation += turn + format.answer(marked(a.text));
     first = false;
-    for (int32_t token : a.tokens)
-      if (!tokenizer.ends_generation(token)) conversation.push_back(token);
-    const std::vector<int32_t> closing = tokenizer.encode(format.closing(), false, true);
-    conversation.insert(conversation.end(), closing.begin(), closing.end());
+    if (options.prompt && a.end == End::interrupted) return 130;
   }
   if (terminal) std::cerr << "\n";
   return 0;
@@ -147,8 +156,8 @@ int run(const Options& options) {
   generation.max_tokens = options.n_tokens;
   generation.sampling = options.sampling;
   if (!options.seed_given) generation.sampling.seed = std::random_device()();
-  return options.prompt ? complete(context, options, generation)
-                        : chat(context, options, generation);
+  return options.prompt && options.format.empty() ? complete(context, options, generation)
+                                                  : chat(context, options, generation);
 }
 
 int main_utf8(const std::vector<std::string>& args) {

@@ -10,7 +10,7 @@ const char* const kHelp =
 Chats with a model in the terminal or, with -p, completes one text. Runs without Python.
 
   -m, --model FILE     the model, a GGUF file
-  -p, --prompt TEXT    complete TEXT, print what follows and exit
+  -p, --prompt TEXT    complete TEXT, print what follows and exit; with --format: answer TEXT
   -n N                 at most N tokens per answer (default: until it ends)
   -t, --threads N      threads (default: the physical cores this process may use)
   -c, --ctx N          context in tokens (default: the least of the file's own, 4096

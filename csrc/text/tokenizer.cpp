@@ -46,6 +46,18 @@ size_t spaces_end(std::string_view text, size_t at) {
   return at;
 }
 
+// `text` without `mark`, in `buffer` if that changes it.
+std::string_view without(std::string_view text, std::string_view mark, std::string* buffer) {
+  size_t found = mark.empty() ? std::string_view::npos : text.find(mark);
+  if (found == std::string_view::npos) return text;
+  buffer->clear();
+  for (; found != std::string_view::npos; found = text.find(mark)) {
+    buffer->append(text.substr(0, found));
+    text.remove_prefix(found + mark.size());
+  }
+  return buffer->append(text);
+}
+
 void check_size(const char* what, size_t found, size_t tokens) {
   if (found == tokens) return;
   fail(ErrorKind::format, "the vocabulary has ", tokens, " tokens but ", found, " ", what);
@@ -115,15 +127,15 @@ void Tokenizer::find_special_tokens() {
   std::ranges::sort(end_tokens_);
 }
 
-std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special,
-                                       bool parse_special) const {
+std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special,
+                                       std::string_view mark) const {
   // Positions are 32 bits, and a space can become three bytes.
   constexpr size_t kMostBytes = 1u << 30;
   if (text.size() > kMostBytes) {
     fail(ErrorKind::invalid_argument, "the text has ", text.size(), " bytes, the most is ",
          kMostBytes);
   }
-  std::string buffer;
+  std::string buffer, plain;
   text = as_matched(text, &buffer);
   std::vector<TokenId> out;
   if (add_special && data_.add_bos && data_.bos) out.push_back(*data_.bos);
@@ -145,7 +157,7 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special,
       }
     }
     if (match.at > at || (begins && !control)) {
-      encode_text(text.substr(at, match.at - at), begins, &out);
+      encode_text(without(text.substr(at, match.at - at), mark, &plain), begins, &out);
       begins = false;
     }
     if (match.size != 0) out.push_back(match.id);
@@ -155,6 +167,21 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special,
   }
   if (add_special && data_.add_eos && data_.eos) out.push_back(*data_.eos);
   return out;
+}
+
+std::string Tokenizer::marked(std::string_view text, std::string_view mark) const {
+  std::string out;
+  size_t done = 0;
+  for (size_t at = 0; at < text.size();) {
+    const SpecialTokens::Match match = all_special_.find(text, at);
+    if (match.size == 0) break;
+    // After its first character: what else begins inside the token is found too.
+    at = match.at + next_char(text, match.at).size;
+    if (!hidden(match.id) && !ends_generation(match.id)) continue;
+    out.append(text.substr(done, at - done)).append(mark);
+    done = at;
+  }
+  return out.append(text.substr(done));
 }
 
 std::string_view Tokenizer::piece(TokenId id, bool special) const {

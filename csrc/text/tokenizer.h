@@ -52,7 +52,13 @@ class Tokenizer {
   // Ids of `text`, any bytes. Adds the beginning (end) of sequence token when asked and the
   // vocabulary has one and says that it is to be added. Tokens that a user defined are matched in
   // the text always, control tokens only with `parse_special`.
-  std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special) const;
+  // Control tokens that carry the `mark` (see marked()) are text, and marks in text are removed.
+  std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special,
+                              std::string_view mark = {}) const;
+
+  // `text`, that somebody else wrote, with `mark` put into every control token and end of turn it
+  // spells. `mark` is valid UTF-8 or no part of it, and is not in `text`.
+  std::string marked(std::string_view text, std::string_view mark) const;
 
   // Bytes of one token. Control and unknown tokens give their name with `special`, otherwise
   // nothing. An id out of range throws Error(invalid_argument).

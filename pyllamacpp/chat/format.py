@@ -57,15 +57,50 @@ class ChatFormat:
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Ids of the conversation up to where the answer begins.
 
+        Special tokens are those that the template writes. One that is spelled in a message is
+        text, so that nobody can begin a turn of another's; the assistant's own messages, which
+        templates take apart at such tokens, are left as they are. Otherwise the ids are those of
+        the rendered text as a whole.
+
         Raises as `ChatTemplate.render`.
         """
-        text = self._template.render(messages)
-        ids = self._tokenizer.encode(text.encode("utf-8", "surrogateescape"), False, True)
+        mark = _unused_text(messages)
+        text = self._template.render([self._marked(message, mark) for message in messages])
+        ids = self._tokenizer.encode(_utf8(text), False, True, _utf8(mark))
         bos = self._tokenizer.bos
         # Most templates write the beginning-of-sequence token themselves.
         if self._tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
             return [bos, *ids]
         return ids
+
+    def _marked(self, message: Any, mark: str) -> Any:
+        def marked(value: Any) -> Any:
+            if isinstance(value, str):
+                found = self._tokenizer.marked(_utf8(value), _utf8(mark))
+                return found.decode("utf-8", "surrogateescape")
+            if isinstance(value, Mapping):
+                return {key: marked(item) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [marked(item) for item in value]
+            return value
+
+        # What is no message is refused when it is rendered.
+        if not isinstance(message, Mapping) or message.get("role") == "assistant":
+            return message
+        return {key: value if key == "role" else marked(value) for key, value in message.items()}
+
+
+def _unused_text(messages: object) -> str:
+    """Characters for private use that no message has in this order."""
+    mark, text = "\ue000", repr(messages)
+    # repr writes such characters as escapes.
+    while repr(mark)[1:-1] in text:
+        mark += "\ue001"
+    return mark
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _stored_template(model: _core.Model, chat_format: str | None) -> str | None:
