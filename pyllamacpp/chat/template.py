@@ -1,23 +1,21 @@
 """A chat template in Jinja's sandbox: a conversation to the text the model was trained on.
 
-Templates come out of model files, so they are untrusted: they run in the immutable sandbox, with
-the few names that templates of the ecosystem expect and nothing else.
+Templates come out of model files, so they are untrusted: they run in the sandbox of `sandbox.py`,
+with the few names that templates of the ecosystem expect, and within a budget.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import FormatError, InvalidArgumentError, UnsupportedError
+from .sandbox import METER, Meter, Sandbox, metered
+
+MOST_SOURCE = 100_000  # characters; published templates have up to some 20,000
 
 CHATML = (
     "{% for message in messages %}"
@@ -28,16 +26,6 @@ CHATML = (
 """The format used for a file that brings no template."""
 
 
-class _GenerationTag(Extension):
-    """`{% generation %}` marks the answers for training; here its body stands for itself."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it as an instance variable
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 class _RefusalError(Exception):
     """The template called raise_exception."""
 
@@ -46,69 +34,68 @@ def _raise_exception(message: object) -> None:
     raise _RefusalError(str(message))
 
 
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
 class ChatTemplate:
     """One template, compiled.
 
-    bos, eos: texts of those tokens, for templates that write them.
-    Raises FormatError for a template that Jinja cannot compile.
+    source: at most MOST_SOURCE characters; bos, eos: texts of those tokens, for templates that
+    write them. Raises FormatError for a template that Jinja cannot compile.
     """
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        del environment.globals["lipsum"]  # text of any length for nothing
+        if len(source) > MOST_SOURCE:
+            raise FormatError(
+                f"the chat template has {len(source):,} characters, the most is {MOST_SOURCE:,}"
+            )
+        environment = Sandbox()
         environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
         self._variables = {"bos_token": bos, "eos_token": eos}
         try:
-            self._template = environment.from_string(source)
-        # SyntaxError: Jinja's own output, when blocks are nested deeper than Python allows.
-        except (jinja2.TemplateError, RecursionError, SyntaxError) as error:
-            raise FormatError(f"the chat template cannot be compiled: {error}") from error
+            code = environment.compile(metered(environment.parse(source)))
+            self._template = jinja2.Template.from_code(environment, code, environment.globals)
+        except Exception as error:  # Python's compiler has limits of its own, and errors for them
+            raise FormatError(
+                f"the chat template cannot be compiled: {_sentence(error)}"
+            ) from error
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        now: datetime | None = None,
     ) -> str:
         """The prompt of a conversation, up to where the answer begins.
 
+        now: the time that templates with a date write; None: this moment.
         Raises InvalidArgumentError when the template refuses the messages (an unknown role, say)
-        and FormatError when the template itself fails or leaves its sandbox.
+        and FormatError when the template itself fails, leaves its sandbox or goes on for too long.
         """
         checked = [_checked(message) for message in messages]
         if not checked:
             raise InvalidArgumentError("messages must hold at least one message")
+        variables = {
+            **self._variables,
+            "messages": checked,
+            "add_generation_prompt": add_generation_prompt,
+            "strftime_now": (now or datetime.now()).strftime,
+        }
         try:
-            return self._template.render(
-                messages=checked, add_generation_prompt=add_generation_prompt, **self._variables
-            )
+            return self._template.render({**variables, METER: Meter(checked)})
         except _RefusalError as refusal:
             raise InvalidArgumentError(
-                f"the chat template refuses these messages: {refusal}"
+                f"the chat template refuses these messages: {_sentence(refusal)}"
             ) from None
         except Exception as error:  # a template can fail in any way a program can
-            raise FormatError(f"the chat template fails: {error}") from error
+            raise FormatError(f"the chat template fails: {_sentence(error)}") from error
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, which may be nothing, or all of a conversation."""
+    if isinstance(error, RecursionError):
+        return "it nests or calls itself too deep"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    return f"{error!s:.500}" or type(error).__name__
 
 
 def _checked(message: object) -> dict[str, Any]:
