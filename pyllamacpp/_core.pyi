@@ -180,6 +180,50 @@ class Context:
     def fork(self, from_: int, to: int) -> None: ...
     def cancel(self) -> None: ...
 
+class SamplingParams:
+    def __init__(self, **values: Any) -> None: ...
+    def check(self) -> None: ...
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    typical_p: float
+    repeat_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    penalty_last_n: int
+    logit_bias: Sequence[tuple[int, float]]
+    dynatemp_range: float
+    dynatemp_exponent: float
+    mirostat_mode: int
+    mirostat_tau: float
+    mirostat_eta: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: Sequence[str]
+    xtc_probability: float
+    xtc_threshold: float
+    top_n_sigma: float
+    samplers: Sequence[str]
+
+class Sampler:
+    def __init__(self, params: SamplingParams, pieces: Sequence[bytes] = ...) -> None: ...
+    def sample(
+        self,
+        logits: npt.ArrayLike,
+        history: Sequence[int] = ...,
+        barred: Sequence[int] = ...,
+    ) -> int: ...
+    def probabilities(
+        self,
+        logits: npt.ArrayLike,
+        history: Sequence[int] = ...,
+        barred: Sequence[int] = ...,
+    ) -> npt.NDArray[np.float64]: ...
+
 class Generation:
     def __init__(
         self,
@@ -188,18 +232,9 @@ class Generation:
         *,
         sequence: int = 0,
         max_tokens: int = -1,
+        min_tokens: int = 0,
         stop: Sequence[str] = ...,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        seed: int = 0,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        frequency_penalty: float = 0.0,
-        presence_penalty: float = 0.0,
-        penalty_last_n: int = 64,
-        logit_bias: Sequence[tuple[int, float]] = ...,
+        sampling: SamplingParams = ...,
         ignore_eos: bool = False,
     ) -> None: ...
     def next(self) -> tuple[str, int, Literal["stop", "length"] | None]: ...

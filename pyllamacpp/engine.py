@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from . import _core
 from .errors import ContextFullError, PyllamacppError
-from .params import GenerationParams
+from .params import GenerationParams, SamplingParams
 from .scores import Scores
 
 FinishReason = Literal["stop", "length"]
@@ -121,6 +121,13 @@ class Engine:
         self._append(prompt[shared:-1])
 
 
+def _native(sampling: SamplingParams) -> _core.SamplingParams:
+    values = {entry.name: getattr(sampling, entry.name) for entry in fields(sampling)}
+    if sampling.samplers is None:
+        del values["samplers"]
+    return _core.SamplingParams(**values)
+
+
 class Stream(Iterator[Step]):
     """The steps of one generation. The first one evaluates the prompt.
 
@@ -136,18 +143,9 @@ class Stream(Iterator[Step]):
             list(prompt),
             sequence=_SEQUENCE,
             max_tokens=params.max_tokens,
+            min_tokens=params.min_tokens,
             stop=list(params.stop),
-            temperature=params.sampling.temperature,
-            top_k=params.sampling.top_k,
-            top_p=params.sampling.top_p,
-            min_p=params.sampling.min_p,
-            seed=params.sampling.seed,
-            typical_p=params.sampling.typical_p,
-            repeat_penalty=params.sampling.repeat_penalty,
-            frequency_penalty=params.sampling.frequency_penalty,
-            presence_penalty=params.sampling.presence_penalty,
-            penalty_last_n=params.sampling.penalty_last_n,
-            logit_bias=params.sampling.logit_bias,
+            sampling=_native(params.sampling),
         )
         self.n_prompt_tokens = self._generation.n_prompt_tokens
         self.n_generated = 0

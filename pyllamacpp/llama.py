@@ -34,6 +34,7 @@ from .models.resolve import resolve_model
 from .params import (
     RANDOM_SEED,
     GenerationParams,
+    MoreSampling,
     SamplingParams,
     SeedSource,
     bias_pairs,
@@ -41,6 +42,7 @@ from .params import (
     check_load_arguments,
     kv_type,
     max_new_tokens,
+    more_sampling,
     stop_strings,
 )
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
+    from typing_extensions import Unpack
 
 _T = TypeVar("_T")
 
@@ -254,6 +257,7 @@ class Llama:
         logits_processor: object | None = None,
         grammar: object | None = None,
         logit_bias: Mapping[int, float] | None = None,
+        **more: Unpack[MoreSampling],
     ) -> Completion | Iterator[CompletionChunk]:
         """Continues a text.
 
@@ -268,15 +272,19 @@ class Llama:
             stream: return an iterator of chunks; the last has no text and the finish reason.
             seed: None: the next of the constructor's chain.
             model: the name to state in the result; None: the file's path.
+            mirostat_mode, mirostat_tau, mirostat_eta: see `SamplingParams`.
+            more: what llama-cpp-python does not have: see `MoreSampling`.
 
         Raises:
             ContextFullError: the prompt leaves no room. UnsupportedError: another argument is
             not at its default. InvalidArgumentError: a value out of range.
         """
         check_completion_arguments(locals())
+        min_tokens, others = more_sampling(more)
         tokens = self._prompt_tokens(prompt)
         params = GenerationParams(
             max_tokens=max_new_tokens(max_tokens, len(tokens), self.engine.context.n_ctx),
+            min_tokens=min_tokens,
             stop=stop_strings(stop),
             sampling=SamplingParams(
                 temperature,
@@ -290,6 +298,10 @@ class Llama:
                 presence_penalty,
                 self.last_n_tokens_size,
                 bias_pairs(logit_bias),
+                mirostat_mode=mirostat_mode,
+                mirostat_tau=mirostat_tau,
+                mirostat_eta=mirostat_eta,
+                **others,
             ),
         )
         shape = CompletionShape(self.model_path if model is None else model)
@@ -332,6 +344,7 @@ class Llama:
         logit_bias: Mapping[int, float] | None = None,
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
+        **more: Unpack[MoreSampling],
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
         """Answers a conversation, in the format of the file's chat template.
 
@@ -361,7 +374,11 @@ class Llama:
             repeat_penalty=repeat_penalty,
             frequency_penalty=frequency_penalty,
             presence_penalty=presence_penalty,
+            mirostat_mode=mirostat_mode,
+            mirostat_tau=mirostat_tau,
+            mirostat_eta=mirostat_eta,
             logit_bias=logit_bias,
+            **more,
         )
         if isinstance(completion, dict):
             return as_chat(completion)
@@ -498,6 +515,7 @@ class Llama:
         logits_processor: object | None = None,
         stopping_criteria: object | None = None,
         grammar: object | None = None,
+        **more: Unpack[MoreSampling],
     ) -> Generator[int, Sequence[int] | None, None]:
         """Yields token ids that continue `tokens`, without end; end-of-text ids are yielded too.
 
@@ -506,11 +524,13 @@ class Llama:
         Raises ContextFullError when the context is full, UnsupportedError as `create_completion`.
         """
         check_completion_arguments(locals())
+        min_tokens, others = more_sampling(more)
         prompt = [*([] if reset else self.engine.tokens), *tokens]
         seed = self._seeds.next(None)
         # Each pass is one generation: it ends at an end-of-text token or when ids are sent.
         while True:
             params = GenerationParams(
+                min_tokens=min_tokens,
                 sampling=SamplingParams(
                     temp,
                     top_k,
@@ -522,7 +542,11 @@ class Llama:
                     frequency_penalty,
                     presence_penalty,
                     self.last_n_tokens_size,
-                )
+                    mirostat_mode=mirostat_mode,
+                    mirostat_tau=mirostat_tau,
+                    mirostat_eta=mirostat_eta,
+                    **others,
+                ),
             )
             for step in self.engine.start(prompt, params):
                 token = step.token

@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, TypedDict
 
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 
@@ -22,14 +24,32 @@ _KV_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 8: "q8_0", 30: "bf16"}
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How a token is drawn from logits.
+    """How a token is drawn from logits: biases, the steps of `samplers` in their order, a draw.
 
-    temperature: <= 0 is greedy. top_k: <= 0 is all tokens. top_p: >= 1 is off. min_p: <= 0 is off.
+    temperature: <= 0 is greedy: the best after biases, penalties and DRY, whatever else is set.
+    top_k: <= 0 is all tokens. top_p: >= 1 is off. min_p: <= 0 is off. typical_p: >= 1 is off.
     seed: 0 .. 2**64-1; the same seed, prompt and model give the same text.
-    typical_p: >= 1 is off. repeat_penalty: divides positive logits of recent tokens and multiplies
-    others; 1 is off. frequency_penalty, presence_penalty: subtracted for each time, and once, that
-    a token is recent. penalty_last_n: how many tokens are recent, the prompt's included; < 0 is
-    all. logit_bias: (token, what is added to its logit) pairs.
+    repeat_penalty: divides positive logits of recent tokens and multiplies others; 1 is off.
+    frequency_penalty, presence_penalty: subtracted for each time, and once, that a token is recent.
+    penalty_last_n: how many tokens are recent, the prompt's included; < 0 is all.
+    logit_bias: (token, what is added to its logit) pairs; an infinity forces or forbids.
+    dynatemp_range: the temperature moves by this much up and down (not below 0) with the entropy
+    of the distribution, normalised and to the power of dynatemp_exponent; 0 is off.
+    mirostat_mode: 1 or 2 keep the surprise near mirostat_tau bits, corrected at the rate
+    mirostat_eta, in place of top_k, top_p, min_p and typical_p (and not with xtc or top_n_sigma);
+    0 is off.
+    dry_multiplier: a token that would lengthen a repetition of n tokens loses
+    dry_multiplier * dry_base ** (n - dry_allowed_length), if n >= dry_allowed_length; 0 is off.
+    Repetitions are looked for in the last dry_penalty_last_n tokens (< 0: all) and do not go
+    across a string of dry_sequence_breakers.
+    xtc_probability: how often, where several tokens have at least the probability xtc_threshold,
+    all of them but the last are dropped; 0 is off, as is a threshold above 0.5.
+    top_n_sigma: keeps logits at most this many standard deviations below the best; <= 0 is off.
+    samplers: the steps, of "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p",
+    "xtc" and "temperature"; one that is not listed is left out; None is all in that order.
+
+    Raises InvalidArgumentError for a value of the wrong type; ranges are checked where the
+    parameters are used.
     """
 
     temperature: float = 0.8
@@ -43,9 +63,44 @@ class SamplingParams:
     presence_penalty: float = 0.0
     penalty_last_n: int = 64
     logit_bias: tuple[tuple[int, float], ...] = ()
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    mirostat_mode: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    top_n_sigma: float = -1.0
+    samplers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.type == "int" and entry.name != "seed":
+                _check_int32(entry.name, value)
+            elif entry.type == "float" and not isinstance(value, Real):
+                raise InvalidArgumentError(f"{entry.name} must be a number, found {value!r:.80}")
         _check_seed(self.seed)
+        _check_strings("dry_sequence_breakers", self.dry_sequence_breakers)
+        if self.samplers is not None:
+            _check_strings("samplers", self.samplers)
+
+
+def _check_int32(name: str, value: object) -> None:
+    if not isinstance(value, Integral) or not -(1 << 31) <= int(value) < 1 << 31:
+        raise InvalidArgumentError(
+            f"{name} must be an integer in -2**31 .. 2**31-1, found {value!r:.80}"
+        )
+
+
+def _check_strings(name: str, values: object) -> None:
+    if not isinstance(values, tuple) or not all(isinstance(value, str) for value in values):
+        raise InvalidArgumentError(f"{name} must be a list of strings, found {values!r:.80}")
 
 
 def _check_seed(seed: int) -> None:
@@ -58,12 +113,59 @@ class GenerationParams:
     """One completion: when it ends and how it is sampled.
 
     max_tokens: tokens to generate at most; < 0 is until the context is full.
+    min_tokens: before so many tokens, end-of-text tokens are barred and stop strings do not count.
     stop: strings that end the text; the earliest in the text counts and is not returned.
     """
 
     max_tokens: int = -1
     stop: tuple[str, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    min_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        _check_int32("min_tokens", self.min_tokens)
+        if self.min_tokens < 0:
+            raise InvalidArgumentError(f"min_tokens must be >= 0, found {self.min_tokens}")
+
+
+class MoreSampling(TypedDict, total=False):
+    """What completions take beside llama-cpp-python's arguments; see `SamplingParams`.
+
+    min_tokens: see `GenerationParams`; max_tokens and the context's size end a text in any case.
+    Lists of strings may be any sequence; samplers may also be one string, parted by ";".
+    """
+
+    min_tokens: int
+    dynatemp_range: float
+    dynatemp_exponent: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: Sequence[str]
+    xtc_probability: float
+    xtc_threshold: float
+    top_n_sigma: float
+    samplers: Sequence[str] | str | None
+
+
+def more_sampling(arguments: MoreSampling) -> tuple[int, dict[str, Any]]:
+    """min_tokens, and the other arguments as `SamplingParams` takes them.
+
+    Raises TypeError naming an argument that there is none of.
+    """
+    known = MoreSampling.__annotations__
+    values: dict[str, Any] = dict(arguments)
+    for name in values:
+        if name not in known:
+            raise TypeError(f"got an unexpected keyword argument {name!r}")
+    samplers = values.get("samplers")
+    if isinstance(samplers, str):
+        values["samplers"] = [name.strip() for name in samplers.split(";") if name.strip()]
+    for name in ("samplers", "dry_sequence_breakers"):
+        if isinstance(values.get(name), Sequence) and not isinstance(values[name], str):
+            values[name] = tuple(values[name])
+    return values.pop("min_tokens", 0), values
 
 
 def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
@@ -182,7 +284,6 @@ _REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
     "logprobs": (None, False),
     "top_logprobs": (None,),
     "tfs_z": (None, 1.0),
-    "mirostat_mode": (None, 0),
     "penalize_nl": (None, True),
     "stopping_criteria": (None,),
     "logits_processor": (None,),

@@ -32,26 +32,10 @@ py::object reason_name(FinishReason reason) {
 void register_generation(py::module_& m) {
   py::class_<PyGeneration>(m, "Generation", "One completion, token by token.")
       .def(py::init([](std::shared_ptr<PyContext> context, std::vector<int32_t> prompt,
-                       int32_t sequence, int32_t max_tokens, std::vector<std::string> stop,
-                       float temperature, int32_t top_k, float top_p, float min_p, uint64_t seed,
-                       float typical_p, float repeat_penalty, float frequency_penalty,
-                       float presence_penalty, int32_t penalty_last_n,
-                       std::vector<std::pair<int32_t, float>> logit_bias, bool ignore_eos) {
-             GenerationParams params;
-             params.max_tokens = max_tokens;
-             params.stop = std::move(stop);
-             params.sampling = {temperature,
-                                top_k,
-                                top_p,
-                                min_p,
-                                seed,
-                                typical_p,
-                                repeat_penalty,
-                                frequency_penalty,
-                                presence_penalty,
-                                penalty_last_n,
-                                std::move(logit_bias)};
-             params.ignore_eos = ignore_eos;
+                       int32_t sequence, int32_t max_tokens, int32_t min_tokens,
+                       std::vector<std::string> stop, SamplingParams sampling, bool ignore_eos) {
+             GenerationParams params{max_tokens, min_tokens, std::move(stop), std::move(sampling),
+                                     ignore_eos};
              auto make = [&] {
                return Generation(context->context, sequence, std::move(prompt), std::move(params));
              };
@@ -59,12 +43,8 @@ void register_generation(py::module_& m) {
              return std::unique_ptr<PyGeneration>(new PyGeneration{context, std::move(generation)});
            }),
            py::arg("context"), py::arg("prompt"), py::kw_only(), py::arg("sequence") = 0,
-           py::arg("max_tokens") = -1, py::arg("stop") = std::vector<std::string>{},
-           py::arg("temperature") = 0.8f, py::arg("top_k") = 40, py::arg("top_p") = 0.95f,
-           py::arg("min_p") = 0.05f, py::arg("seed") = 0, py::arg("typical_p") = 1.0f,
-           py::arg("repeat_penalty") = 1.0f, py::arg("frequency_penalty") = 0.0f,
-           py::arg("presence_penalty") = 0.0f, py::arg("penalty_last_n") = 64,
-           py::arg("logit_bias") = std::vector<std::pair<int32_t, float>>{},
+           py::arg("max_tokens") = -1, py::arg("min_tokens") = 0,
+           py::arg("stop") = std::vector<std::string>{}, py::arg("sampling") = SamplingParams(),
            py::arg("ignore_eos") = false)
       .def("next",
            [](PyGeneration& g) {

@@ -26,5 +26,6 @@ PYBIND11_MODULE(_core, m) {
   register_limits(m);
   register_memory_plan(m);
   register_context(m);
+  register_sampler(m);
   register_generation(m);
 }

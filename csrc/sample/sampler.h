@@ -1,56 +1,64 @@
-// Turns logits into a token. One chain: bias and penalties, top-k, typical, top-p, min-p,
-// temperature, then a draw.
+// Turns logits into a token: biases, the steps in the order of SamplingParams::samplers, a draw.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <utility>
 #include <vector>
+
+#include "sample/candidates.h"
+#include "sample/dry.h"
+#include "sample/sampling_params.h"
 
 namespace pyllamacpp {
 
-struct SamplingParams {
-  float temperature = 0.8f;  // <= 0: greedy
-  int32_t top_k = 40;        // <= 0: all tokens
-  float top_p = 0.95f;       // >= 1: off
-  float min_p = 0.05f;       // <= 0: off
-  uint64_t seed = 0;
-  float typical_p = 1;       // >= 1: off
-  float repeat_penalty = 1;  // divides positive logits of recent tokens, multiplies others; 1: off
-  float frequency_penalty = 0;  // subtracted for each time a token is among the recent ones
-  float presence_penalty = 0;   // subtracted once if it is
-  int32_t penalty_last_n = 64;  // how many tokens are recent; < 0: all, 0: none
-  std::vector<std::pair<int32_t, float>> logit_bias = {};  // added to a token's logit
-};
-
 class Sampler {
  public:
-  // Throws Error(invalid_argument) naming a parameter that is not finite.
-  explicit Sampler(const SamplingParams& params);
+  // `piece` gives the text in which DRY looks for sequence breakers; without it there are none.
+  // Throws Error(invalid_argument) naming a parameter that is out of range.
+  explicit Sampler(const SamplingParams& params, PieceOf piece = {});
 
   // A token of `logits` (one per vocabulary entry), `history` being the text so far, prompt
-  // included. The draw depends on the seed, on how many tokens were sampled before, on the logits
-  // and, with penalties, on the history only. Throws Error(invalid_argument) when the
-  // largest logit is not finite.
-  int32_t sample(std::span<const float> logits, std::span<const int32_t> history = {});
+  // included, and `barred` tokens that may not be drawn. The draw depends on the seed, on how many
+  // tokens were sampled before, on the logits and, with penalties or DRY, on the history; with
+  // mirostat also on how surprising the tokens sampled before were. Throws Error(invalid_argument)
+  // when a logit is NaN or plus infinity or no token is left, and is then as if not called.
+  int32_t sample(std::span<const float> logits, std::span<const int32_t> history = {},
+                 std::span<const int32_t> barred = {});
+
+  // The probabilities by which sample() would choose now, one per logit.
+  std::vector<double> probabilities(std::span<const float> logits,
+                                    std::span<const int32_t> history = {},
+                                    std::span<const int32_t> barred = {});
 
  private:
-  struct Candidate {
-    float logit;
-    int32_t token;
-  };
-  static bool before(const Candidate& a, const Candidate& b);
-  void take_best(std::span<const float> logits, size_t k);
-  double weigh(float temperature);
-  std::span<const float> adjusted(std::span<const float> logits, std::span<const int32_t> history);
+  bool is_greedy() const;
+  double narrow(std::span<const float> logits, std::span<const int32_t> history,
+                std::span<const int32_t> barred);
+  void take(SamplerStep step, std::span<const int32_t> history);
+  double weigh();
+
+  void bias();
+  void bar(std::span<const int32_t> tokens);
+  void penalize(std::span<const int32_t> history);
+  void penalize_repetitions(std::span<const int32_t> history);
+  void keep_near_the_best();
   void keep_typical();
+  void keep_nucleus();
+  void drop_likely();
+  void scale();
+  void keep_zipf_top();
+  void keep_unsurprising();
 
   SamplingParams params_;
+  RepetitionFinder repetitions_;
   uint64_t n_sampled_ = 0;
-  std::vector<Candidate> candidates_;  // kept between calls: sampling allocates nothing
-  std::vector<float> weights_;
-  std::vector<float> adjusted_;
-  std::vector<int32_t> recent_;
+  double surprise_limit_;  // mirostat's mu, in bits
+  size_t n_vocab_ = 0;     // of the logits at hand
+  Candidates candidates_;
+  std::vector<float> weights_;  // of the candidates; these are kept: sampling allocates nothing
+  std::vector<int32_t> tokens_;
+  std::vector<int32_t> counts_;
+  std::vector<std::pair<double, size_t>> distances_;
 };
 
 }  // namespace pyllamacpp

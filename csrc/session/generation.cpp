@@ -12,7 +12,8 @@ Generation::Generation(Context& context, int32_t sequence, std::vector<int32_t> 
     : context_(context),
       sequence_(sequence),
       params_(std::move(params)),
-      sampler_(params_.sampling),
+      sampler_(params_.sampling, [&tokenizer = context.model().tokenizer()](
+                                     int32_t token) { return tokenizer.piece(token, true); }),
       stops_(params_.stop),
       pending_(std::move(prompt)),
       n_prompt_tokens_(int32_t(pending_.size())) {
@@ -48,12 +49,17 @@ GenerationStep Generation::next() {
   const BatchPiece piece{sequence_, pending_, WantLogits::last};
   context_.decode({&piece, 1});
   pending_.clear();
-  const int32_t token = sampler_.sample(context_.logits(0), context_.tokens(sequence_));
-  ++n_generated_;
   const Tokenizer& tokenizer = context_.model().tokenizer();
+  // Neither an end nor a stop string counts while the text is too short.
+  const bool may_end = n_generated_ >= params_.min_tokens;
+  const std::span<const int32_t> barred =
+      may_end ? std::span<const int32_t>() : tokenizer.end_tokens();
+  const int32_t token = sampler_.sample(context_.logits(0), context_.tokens(sequence_), barred);
+  ++n_generated_;
   if (!params_.ignore_eos && tokenizer.ends_generation(token))
     return finish(FinishReason::stop, tail(), token);
-  std::string text = stops_.push(utf8_.push(tokenizer.piece(token, false)));
+  std::string text = utf8_.push(tokenizer.piece(token, false));
+  if (may_end) text = stops_.push(text);
   if (stops_.hit()) return finish(FinishReason::stop, std::move(text), token);
   pending_.push_back(token);
   if (n_generated_ == params_.max_tokens || context_.length(sequence_) == context_.params().n_ctx) {

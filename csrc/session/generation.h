@@ -16,6 +16,7 @@ namespace pyllamacpp {
 
 struct GenerationParams {
   int32_t max_tokens = -1;  // < 0: until the context is full
+  int32_t min_tokens = 0;   // so many tokens come before an end-of-text token or a stop string
   std::vector<std::string> stop;
   SamplingParams sampling;
   bool ignore_eos = false;

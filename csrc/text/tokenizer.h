@@ -69,6 +69,8 @@ class Tokenizer {
 
   // True for tokens that end a turn or a text: eos, eot and the like.
   bool ends_generation(TokenId id) const;
+  // All of those, ascending.
+  const std::vector<TokenId>& end_tokens() const { return end_tokens_; }
 
   // The vocabulary as given, but without its merges, which live on in a table.
   const VocabData& data() const { return data_; }

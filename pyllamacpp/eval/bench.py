@@ -173,7 +173,11 @@ class Bench:
         def once() -> float:
             # The last token of the prompt is evaluated again; the rest is found in the cache.
             generation = _core.Generation(
-                self.context, prompt, max_tokens=n, temperature=0.0, ignore_eos=True
+                self.context,
+                prompt,
+                max_tokens=n,
+                sampling=_core.SamplingParams(temperature=0.0),
+                ignore_eos=True,
             )
             start = time.perf_counter()
             for _ in range(n):

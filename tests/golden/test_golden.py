@@ -130,7 +130,11 @@ def test_greedy_generation(model: _core.Model, golden: dict[str, Any], prompt: s
     n_robust = close[0] if close else len(record["greedy"])
     context = _core.Context(model, n_ctx=512)
     generation = _core.Generation(
-        context, record["ids"], max_tokens=len(record["greedy"]), temperature=0.0, ignore_eos=True
+        context,
+        record["ids"],
+        max_tokens=len(record["greedy"]),
+        sampling=_core.SamplingParams(temperature=0.0),
+        ignore_eos=True,
     )
     tokens: list[int] = []
     finish_reason = None

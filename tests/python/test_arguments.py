@@ -109,7 +109,6 @@ def test_what_would_change_the_text_is_refused(default_model, name, value) -> No
         ("suffix", "end"),
         ("logprobs", 5),
         ("tfs_z", 0.9),
-        ("mirostat_mode", 2),
         ("stopping_criteria", [print]),
         ("logits_processor", [print]),
         ("grammar", object()),
