@@ -189,19 +189,18 @@ _BRIEF_TESTS = (
 )
 _EQUALITY = ("==", "eq", "equalto", "!=", "ne")
 
-_METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
-    (
-        str,
-        frozenset(
-            "capitalize casefold center count endswith find format index isalnum isalpha isascii "
-            "isdecimal isdigit islower isnumeric isspace istitle isupper join ljust lower lstrip "
-            "partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit "
-            "rstrip split splitlines startswith strip swapcase title upper zfill".split()
-        ),
-    ),
-    (dict, frozenset("copy get items keys values".split())),
-    ((list, tuple), frozenset("copy count index".split())),
-    ((type, int, float, complex, bytes, range), frozenset()),
+_STRING_METHODS = (
+    *("capitalize", "casefold", "center", "count", "endswith", "find", "format", "index"),
+    *("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace"),
+    *("istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix"),
+    *("removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip"),
+    *("split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill"),
+)
+_METHODS: tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...] = (
+    (str, _STRING_METHODS),
+    (dict, ("copy", "get", "items", "keys", "values")),
+    ((list, tuple), ("copy", "count", "index")),
+    ((type, int, float, complex, bytes, range), ()),
 )
 
 
@@ -336,14 +335,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
         )
-        filters = {**self.filters, "tojson": _to_json}
+        filters: dict[str, Callable[..., Any]] = {**self.filters, "tojson": _to_json}
         self.filters = {
             name: _metered(name, filters[name], _pay_for_filter)
             for name in (*_BRIEF, *_SHALLOW, *_DEEP)
         } | _OWN
-        self.tests = {
-            name: _metered(name, test, _pay_for_test) for name, test in self.tests.items()
-        }
+        tests: dict[str, Callable[..., Any]] = dict(self.tests)
+        self.tests = {name: _metered(name, test, _pay_for_test) for name, test in tests.items()}
         del self.globals["lipsum"]  # text of any length for nothing
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -367,15 +365,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if isinstance(one, str | list | tuple) and isinstance(times, int):
                     meter.make(16 + 2 * len(one) * max(times, 0))
         elif operator == "**":
-            if isinstance(left, int) and isinstance(right, int):
-                if left.bit_length() * right > MOST_BITS:
-                    raise BudgetError(f"it has a number of more than {MOST_BITS} bits")
+            whole = isinstance(left, int) and isinstance(right, int)
+            if whole and left.bit_length() * right > MOST_BITS:
+                raise BudgetError(f"it has a number of more than {MOST_BITS} bits")
         elif operator == "%" and isinstance(left, str):
             meter.on_string("format", left, (right,))
         meter.spend(1)
         return super().call_binop(context, operator, left, right)
 
-    def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call, paid for."""
         meter = _meter(context)
         meter.spend(1 + len(args) + len(kwargs))
@@ -481,10 +479,11 @@ def _paid(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None)
 
 
-def metered(template: nodes.Template) -> nodes.Template:
+def metered(template: nodes.Template, environment: Sandbox) -> nodes.Template:
     """The parsed template with its payments. Raises BudgetError for a number without end."""
     _Payments().visit(template)
     line = 1
     for node in template.find_all(nodes.Node):
         line = node.lineno = node.lineno or line
-    return template.set_environment(template.environment)
+    template.set_environment(environment)
+    return template
