@@ -340,7 +340,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             name: _metered(name, filters[name], _pay_for_filter)
             for name in (*_BRIEF, *_SHALLOW, *_DEEP)
         } | _OWN
-        tests: dict[str, Callable[..., Any]] = dict(self.tests)
+        tests: Any = self.tests
         self.tests = {name: _metered(name, test, _pay_for_test) for name, test in tests.items()}
         del self.globals["lipsum"]  # text of any length for nothing
 
