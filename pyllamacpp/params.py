@@ -149,6 +149,11 @@ class MoreSampling(TypedDict, total=False):
     samplers: Sequence[str] | str | None
 
 
+def sampler_names(text: str) -> tuple[str, ...]:
+    """The steps of one string, parted by ";" as llama.cpp writes them."""
+    return tuple(name.strip() for name in text.split(";") if name.strip())
+
+
 def more_sampling(arguments: MoreSampling) -> tuple[int, dict[str, Any]]:
     """min_tokens, and the other arguments as `SamplingParams` takes them.
 
@@ -161,7 +166,7 @@ def more_sampling(arguments: MoreSampling) -> tuple[int, dict[str, Any]]:
             raise TypeError(f"got an unexpected keyword argument {name!r}")
     samplers = values.get("samplers")
     if isinstance(samplers, str):
-        values["samplers"] = [name.strip() for name in samplers.split(";") if name.strip()]
+        values["samplers"] = sampler_names(samplers)
     for name in ("samplers", "dry_sequence_breakers"):
         if isinstance(values.get(name), Sequence) and not isinstance(values[name], str):
             values[name] = tuple(values[name])

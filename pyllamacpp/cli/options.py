@@ -16,7 +16,7 @@ import click
 
 from ..errors import FileError
 from ..loading import Repack
-from ..params import SamplingParams
+from ..params import SamplingParams, sampler_names
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -144,6 +144,53 @@ _SAMPLING = (
         callback=_biases,
         help="Added to a token's logit; may be repeated.",
     ),
+    click.option(
+        "--dynatemp-range", default=0.0, show_default=True, help="Temperature +- this, by entropy."
+    ),
+    click.option(
+        "--dynatemp-exponent", default=1.0, show_default=True, help="Of the normalised entropy."
+    ),
+    click.option(
+        "--mirostat",
+        "mirostat_mode",
+        type=click.IntRange(0, 2),
+        default=0,
+        show_default=True,
+        help="1 or 2: in place of top-k, top-p, min-p and typical.",
+    ),
+    click.option("--mirostat-tau", default=5.0, show_default=True, help="Surprise wanted, bits."),
+    click.option("--mirostat-eta", default=0.1, show_default=True, help="Rate of correction."),
+    click.option(
+        "--dry-multiplier", default=0.0, show_default=True, help="Of repeated sequences; 0 is off."
+    ),
+    click.option("--dry-base", default=1.75, show_default=True, help="Growth per token."),
+    click.option(
+        "--dry-allowed-length", default=2, show_default=True, help="Repetitions that are free."
+    ),
+    click.option(
+        "--dry-penalty-last-n", default=-1, show_default=True, help="Tokens looked at; -1: all."
+    ),
+    click.option(
+        "--dry-sequence-breaker",
+        "dry_sequence_breakers",
+        metavar="TEXT",
+        multiple=True,
+        default=SamplingParams.dry_sequence_breakers,
+        help="No repetition goes across it; may be repeated; none: the usual punctuation.",
+    ),
+    click.option(
+        "--xtc-probability", default=0.0, show_default=True, help="How often likely tokens go."
+    ),
+    click.option("--xtc-threshold", default=0.1, show_default=True, help="What likely means."),
+    click.option(
+        "--top-n-sigma", default=-1.0, show_default=True, help="Deviations below the best; -1: off."
+    ),
+    click.option(
+        "--samplers",
+        metavar="NAMES",
+        help="The steps in their order, parted by ;  [default: penalties;dry;top_n_sigma;top_k;"
+        "typ_p;top_p;min_p;xtc;temperature]",
+    ),
 )
 
 
@@ -157,14 +204,15 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
         temp: float,
         typical: float,
         repeat_last_n: int,
+        samplers: str | None,
         **rest: Any,
     ) -> None:
-        names = ["top_k", "top_p", "min_p", "repeat_penalty", "logit_bias"]
-        names += ["frequency_penalty", "presence_penalty"]
+        names = {entry.name for entry in dataclasses.fields(SamplingParams)} & rest.keys()
         sampling = SamplingParams(
             temperature=temp,
             typical_p=typical,
             penalty_last_n=repeat_last_n,
+            samplers=None if samplers is None else sampler_names(samplers),
             seed=random.SystemRandom().getrandbits(64) if seed is None else seed,
             **{name: rest.pop(name) for name in names},
         )
