@@ -67,6 +67,7 @@ class Candidates {
 
 template <class F>
 void Candidates::update(std::span<const int32_t> tokens, const F& f) {
+  if (tokens.empty()) return;  // nothing to copy for
   if (is_whole_) {
     const std::span<float> logits = own();
     for (size_t i = 0; i < tokens.size(); ++i)
