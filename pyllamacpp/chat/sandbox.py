@@ -189,30 +189,35 @@ _BRIEF_TESTS = (
 )
 _EQUALITY = ("==", "eq", "equalto", "!=", "ne")
 
-_STRING_METHODS = (
-    *("capitalize", "casefold", "center", "count", "endswith", "find", "format", "index"),
-    *("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace"),
-    *("istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix"),
-    *("removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip"),
-    *("split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill"),
-)
-_METHODS: tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...] = (
-    (str, _STRING_METHODS),
-    (dict, ("copy", "get", "items", "keys", "values")),
-    ((list, tuple), ("copy", "count", "index")),
-    ((type, int, float, complex, bytes, range), ()),
+_METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
+    (
+        str,
+        frozenset(
+            (
+                *("capitalize", "casefold", "center", "count", "endswith", "find"),
+                *("format", "index", "isalnum", "isalpha", "isascii", "isdecimal"),
+                *("isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper"),
+                *("join", "ljust", "lower", "lstrip", "partition", "removeprefix"),
+                *("removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition"),
+                *("rsplit", "rstrip", "split", "splitlines", "startswith", "strip"),
+                *("swapcase", "title", "upper", "zfill"),
+            )
+        ),
+    ),
+    (dict, frozenset(["copy", "get", "items", "keys", "values"])),
+    ((list, tuple), frozenset(["copy", "count", "index"])),
+    ((type, int, float, complex, bytes, range), frozenset()),
 )
 
 
 def _pay_for_filter(
     meter: Meter, name: str, value: object, args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> None:
+    meter.spend(4)
     everything = (*args, *kwargs.values())
-    if name in _BRIEF:
-        meter.spend(1)
-    elif isinstance(value, str):
+    if isinstance(value, str) and name not in _BRIEF:
         meter.on_string(name, value, everything)
-    else:
+    elif name not in _BRIEF:
         before = meter.steps
         if name in _SHALLOW:
             meter.make(2 * len(value) if isinstance(value, Collection) else 16)
@@ -235,11 +240,11 @@ def _pay_for_test(
     meter: Meter, name: str, value: object, args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> None:
     if name in _BRIEF_TESTS:
-        meter.spend(1)
+        meter.spend(4)
         return
     sizes = (meter.weigh(value), meter.weigh(*args, *kwargs.values()))
     # Equality ends with the shorter text.
-    meter.spend(1 + (min(sizes) if name in _EQUALITY else sum(sizes)) // 64)
+    meter.spend(8 + (min(sizes) if name in _EQUALITY else sum(sizes)) // 64)
 
 
 def _metered(name: str, function: Callable[..., Any], pay: Callable[..., None]) -> Any:
@@ -340,7 +345,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             name: _metered(name, filters[name], _pay_for_filter)
             for name in (*_BRIEF, *_SHALLOW, *_DEEP)
         } | _OWN
-        tests: Any = self.tests
+        tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: _metered(name, test, _pay_for_test) for name, test in tests.items()}
         del self.globals["lipsum"]  # text of any length for nothing
 
@@ -376,7 +381,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call, paid for."""
         meter = _meter(context)
-        meter.spend(1 + len(args) + len(kwargs))
+        meter.spend(8 + len(args) + len(kwargs))
         method = getattr(obj, "__wrapped__", obj)  # the sandbox wraps str.format
         owner = method.__self__ if isinstance(method, BuiltinMethodType) else None
         everything = (*args, *kwargs.values())
@@ -408,7 +413,7 @@ class _Payments(NodeTransformer):
 
     def visit_body(self, node: Any) -> Any:
         """A body that may run many times pays for its nodes."""
-        steps = 1 + sum(1 for part in node.body for _ in part.find_all(nodes.Node)) // 8
+        steps = 1 + sum(1 for part in node.body for _ in part.find_all(nodes.Node)) // 2
         self.generic_visit(node)
         node.body.insert(0, nodes.ExprStmt(_paid(nodes.Const(steps), " spend")))
         if isinstance(node, nodes.For) and node.test is not None:
@@ -479,11 +484,12 @@ def _paid(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None)
 
 
-def metered(template: nodes.Template, environment: Sandbox) -> nodes.Template:
+def metered(template: nodes.Template) -> nodes.Template:
     """The parsed template with its payments. Raises BudgetError for a number without end."""
     _Payments().visit(template)
+    if template.environment is not None:
+        template.set_environment(template.environment)
     line = 1
     for node in template.find_all(nodes.Node):
         line = node.lineno = node.lineno or line
-    template.set_environment(environment)
     return template
