@@ -1,7 +1,8 @@
 // libFuzzer target: whatever bytes are opened as a model (or as the parts of a split one), they
 // either are refused with one short sentence, or everything in them can be read, text can be
-// tokenized and the model runs. Memory stays within a stated bound of the size of the input. Anything
-// else ends the program. The parts of a split model follow each other with kNextPart between.
+// tokenized and the model runs. Memory stays within a stated bound of the size of the input.
+// Anything else ends the program. The parts of a split model follow each other with kNextPart
+// between.
 #include <sanitizer/allocator_interface.h>
 #include <unistd.h>
 
@@ -113,8 +114,8 @@ std::string write_files(std::string_view input, std::vector<std::string>* paths)
     parts.push_back(input.substr(0, end));
   parts.push_back(input);
   for (size_t i = 0; i < parts.size(); ++i) {
-    const std::string ending = "-0000" + std::to_string(i + 1) + "-of-0000" +
-                               std::to_string(parts.size()) + ".gguf";
+    const std::string ending =
+        "-0000" + std::to_string(i + 1) + "-of-0000" + std::to_string(parts.size()) + ".gguf";
     paths->push_back(stem + (parts.size() > 1 ? ending : ".gguf"));
     std::ofstream(paths->back(), std::ios::binary) << parts[i];
   }

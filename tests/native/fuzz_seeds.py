@@ -51,8 +51,8 @@ FACTORS = {
 }
 
 
-def write(path: Path, model: TinyModel, vocab: dict, type_: Q, pre: str, parts: int = 1) -> bytes:
-    """Writes the model with this vocabulary and type of matrices; returns the file's bytes."""
+def write(path: Path, model: TinyModel, vocab: dict, type_: Q, pre: str, parts: int = 1) -> Path:
+    """Writes the model with this vocabulary and type of matrices; returns the path."""
     split = {"split_max_tensors": 6, "small_first_shard": False} if parts > 1 else {}
     writer = gguf.GGUFWriter(path, model.architecture, **split)
     writer.add_block_count(model.n_layers)
@@ -88,9 +88,9 @@ def write(path: Path, model: TinyModel, vocab: dict, type_: Q, pre: str, parts: 
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(True)
     rng = np.random.default_rng(1)
-    for name, values in model.weights().items():
-        if name in ("token_embd.weight", "output.weight"):
-            values = values[: len(vocab["tokens"])]
+    for name, tensor in model.weights().items():
+        by_token = name in ("token_embd.weight", "output.weight")
+        values = tensor[: len(vocab["tokens"])] if by_token else tensor
         if values.ndim == 1 or type_ == Q.F32:
             writer.add_tensor(name, values)
             continue
@@ -112,10 +112,10 @@ def write(path: Path, model: TinyModel, vocab: dict, type_: Q, pre: str, parts: 
         for file in files:
             file.unlink()
         path.write_bytes(content)
-    return path.read_bytes()
+    return path
 
 
-def seeds(folder: Path) -> Iterator[bytes]:
+def seeds(folder: Path) -> Iterator[Path]:
     variants = {
         "plain": TinyModel(**SHAPE),
         "tied": TinyModel(**SHAPE, tied=True),
@@ -146,9 +146,8 @@ def quoted(data: bytes) -> str:
 def main(folder: Path, dictionary: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     words: set[bytes] = {NEXT_PART, b"split.count", b"split.no", b"split.tensors.count"}
-    for _ in seeds(folder):
-        pass
-    for path in folder.glob("*.gguf"):
+    # The corpus may hold more than the seeds.
+    for path in seeds(folder):
         reader = gguf.GGUFReader(path)
         words |= {key.encode() for key in reader.fields if not key.startswith("GGUF.")}
         words |= {tensor.name.encode() for tensor in reader.tensors}
