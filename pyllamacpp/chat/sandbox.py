@@ -126,6 +126,8 @@ class Meter:
         self.spend((1 + len(text) // 64) * (1 + characters // 64))
         if name in ("center", "ljust", "rjust", "zfill"):
             self.make(max([abs(arg) for arg in args if isinstance(arg, int)], default=80))
+        elif name == "join":
+            self.make(len(text) * characters)  # whichever of the two stands between
         elif name == "replace" and len(args) >= 2:
             self.make(text.count(str(args[0])) * len(str(args[1])))
         elif name == "indent":
@@ -189,24 +191,18 @@ _BRIEF_TESTS = (
 )
 _EQUALITY = ("==", "eq", "equalto", "!=", "ne")
 
-_METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
-    (
-        str,
-        frozenset(
-            (
-                *("capitalize", "casefold", "center", "count", "endswith", "find"),
-                *("format", "index", "isalnum", "isalpha", "isascii", "isdecimal"),
-                *("isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper"),
-                *("join", "ljust", "lower", "lstrip", "partition", "removeprefix"),
-                *("removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition"),
-                *("rsplit", "rstrip", "split", "splitlines", "startswith", "strip"),
-                *("swapcase", "title", "upper", "zfill"),
-            )
-        ),
-    ),
-    (dict, frozenset(["copy", "get", "items", "keys", "values"])),
-    ((list, tuple), frozenset(["copy", "count", "index"])),
-    ((type, int, float, complex, bytes, range), frozenset()),
+_STRING_METHODS = (
+    *("capitalize", "casefold", "center", "count", "endswith", "find", "format", "index"),
+    *("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace"),
+    *("istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix"),
+    *("removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip"),
+    *("split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill"),
+)
+_METHODS: tuple[tuple[type | tuple[type, ...], tuple[str, ...]], ...] = (
+    (str, _STRING_METHODS),
+    (dict, ("copy", "get", "items", "keys", "values")),
+    ((list, tuple), ("copy", "count", "index")),
+    ((type, int, float, complex, bytes, range), ()),
 )
 
 
@@ -215,6 +211,9 @@ def _pay_for_filter(
 ) -> None:
     meter.spend(4)
     everything = (*args, *kwargs.values())
+    if name in ("center", "format", "indent", "replace") and not isinstance(value, str):
+        meter.make(meter.weigh(value))
+        value = str(value)  # as the filter does
     if isinstance(value, str) and name not in _BRIEF:
         meter.on_string(name, value, everything)
     elif name not in _BRIEF:
@@ -230,6 +229,8 @@ def _pay_for_filter(
         if name in ("join", "tojson"):  # something between any two values
             widths = [abs(arg) for arg in everything if isinstance(arg, int)]
             meter.make(characters + walked * (arguments + depth * max(widths, default=0)))
+    if name == "round" and isinstance(value, str):
+        raise BudgetError("it rounds text")
     if name == "round" and any(isinstance(arg, int) and abs(arg) > 1000 for arg in everything):
         raise BudgetError("it rounds to more than 1000 places")
     if name == "sum" and not isinstance(kwargs.get("start", 0), int | float):
@@ -239,6 +240,8 @@ def _pay_for_filter(
 def _pay_for_test(
     meter: Meter, name: str, value: object, args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> None:
+    if name in ("odd", "even", "divisibleby") and isinstance(value, str):
+        raise BudgetError(f"it asks whether text is {name}")  # its % would be the formatting one
     if name in _BRIEF_TESTS:
         meter.spend(4)
         return
@@ -345,7 +348,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             name: _metered(name, filters[name], _pay_for_filter)
             for name in (*_BRIEF, *_SHALLOW, *_DEEP)
         } | _OWN
-        tests: dict[str, Any] = dict(self.tests)
+        tests: Any = self.tests
         self.tests = {name: _metered(name, test, _pay_for_test) for name, test in tests.items()}
         del self.globals["lipsum"]  # text of any length for nothing
 
@@ -390,8 +393,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 "{" in (spec or "") for _, _, spec, _ in string.Formatter().parse(owner)
             ):
                 raise BudgetError("it computes a width for str.format")
-            if method.__name__ == "join":
-                meter.make(len(owner) * sum(map(len, args)))
             meter.on_string(method.__name__, owner, everything)
         elif isinstance(owner, list | tuple) and method.__name__ != "copy":
             meter.spend(meter.weigh(owner, *everything) // 64)
@@ -484,12 +485,11 @@ def _paid(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None)
 
 
-def metered(template: nodes.Template) -> nodes.Template:
+def metered(template: nodes.Template, environment: Sandbox) -> nodes.Template:
     """The parsed template with its payments. Raises BudgetError for a number without end."""
     _Payments().visit(template)
-    if template.environment is not None:
-        template.set_environment(template.environment)
     line = 1
     for node in template.find_all(nodes.Node):
         line = node.lineno = node.lineno or line
+    template.set_environment(environment)
     return template

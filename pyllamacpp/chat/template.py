@@ -50,7 +50,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise_exception
         self._variables = {"bos_token": bos, "eos_token": eos}
         try:
-            code = environment.compile(metered(environment.parse(source)))
+            code = environment.compile(metered(environment.parse(source), environment))
             self._template = jinja2.Template.from_code(environment, code, environment.globals)
         except Exception as error:  # Python's compiler has limits of its own, and errors for them
             raise FormatError(
