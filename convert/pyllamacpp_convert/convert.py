@@ -47,7 +47,8 @@ def plan_conversion(
     importance = read_importance(Path(imatrix)) if imatrix is not None else None
     folder = Path(source)
     checkpoint = _open(folder, ctx, rope_scale_factor, checksum, progress)
-    words = read_vocab(find_vocab(folder, None if vocab is None else Path(vocab)), folder)
+    vocab_path = find_vocab(folder, None if vocab is None else Path(vocab))
+    words = read_vocab(vocab_path, folder, checksum=checksum)
     metadata = checkpoint.metadata | words.metadata(checkpoint.n_vocab)
     arch = metadata["general.architecture"]
     dtypes, fallbacks = choose_types(
@@ -125,7 +126,7 @@ def convert(
         split_max_bytes: Write several files with at most so many bytes of tensors each.
         verify: Read every tensor back and compare it with its source, not only two rows of each.
         resume: Go on with an interrupted run of the same sources and options.
-        checksum: Verify checklist.chk where there is one.
+        checksum: Verify checklist.chk and tokenizer_checklist.chk where they are.
         force: Replace `target`.
         progress: Told how far it is.
 
