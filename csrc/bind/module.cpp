@@ -24,6 +24,7 @@ PYBIND11_MODULE(_core, m) {
   register_tokenizer(m);
   register_model(m);
   register_limits(m);
+  register_gpus(m);
   register_memory_plan(m);
   register_context(m);
   register_sampler(m);

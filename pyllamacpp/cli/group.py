@@ -15,6 +15,7 @@ _COMMANDS = {
     "bench": "Measure speed, and its share of this machine's limits.",
     "chat": "Chat in the terminal, or answer one prompt.",
     "convert": "Convert Meta's or Hugging Face's checkpoint to one GGUF.",
+    "devices": "List the GPUs of this machine.",
     "generate": "Continue a text.",
     "imatrix": "Measure which weights matter most, for quantize.",
     "inspect": "Show what a GGUF file holds.",

@@ -1,0 +1,33 @@
+// The GPUs this machine has, as users see them. Knows no Vulkan type: anything may include it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pyllamacpp {
+
+struct GpuInfo {
+  std::string name;
+  std::string driver;
+  std::string kind;          // "discrete", "integrated", "virtual" or "software"
+  uint64_t memory = 0;       // bytes of the device's own memory
+  uint64_t memory_free = 0;  // of these, what this process may take now, where the driver says so
+  std::vector<std::string> features;  // of "fp16", "int8" and "dot": beyond what is required
+  std::string tier;                   // of shaders, chosen by the features
+};
+
+// Those that can run models, best first: discrete, virtual, integrated. Software renderers come
+// last, and only with PYLLAMACPP_VK_ALLOW_CPU=1, as the CPU's own kernels are far faster. Empty
+// where there is no Vulkan loader or no driver.
+std::vector<GpuInfo> list_gpus();
+
+// The index in list_gpus() that PYLLAMACPP_DEVICE names: a number, part of a name, or "cpu" for
+// none. Without it the first; nothing where the list is empty. Throws Error(invalid_argument).
+std::optional<size_t> chosen_gpu(const std::vector<GpuInfo>& gpus);
+
+// With PYLLAMACPP_VK_VALIDATE=1: what Vulkan's validation layers said since the last call.
+std::vector<std::string> take_gpu_messages();
+
+}  // namespace pyllamacpp

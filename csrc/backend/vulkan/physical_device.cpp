@@ -1,0 +1,177 @@
+#include "backend/vulkan/physical_device.h"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "backend/vulkan/instance.h"
+#include "base/error.h"
+
+namespace pyllamacpp {
+
+namespace vk {
+
+namespace {
+
+constexpr uint32_t kVersion1_1 = 1u << 22 | 1u << 12;
+constexpr uint32_t kVersion1_2 = 1u << 22 | 2u << 12;
+constexpr uint32_t kVersion1_3 = 1u << 22 | 3u << 12;
+
+// What the shaders take for granted; every desktop GPU since 2012 has it.
+constexpr uint32_t kLeastInvocations = 256;
+
+const char* kind_name(uint32_t type) {
+  switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+      return "discrete";
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+      return "virtual";
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+      return "integrated";
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+      return "software";
+  }
+  return "";  // "other": nothing is known of it
+}
+
+int rank(const std::string& kind) {
+  constexpr std::string_view kOrder[] = {"discrete", "virtual", "integrated", "software"};
+  return int(std::find(std::begin(kOrder), std::end(kOrder), kind) - kOrder);
+}
+
+bool has_extension(const Instance& vulkan, VkPhysicalDevice device, std::string_view name) {
+  uint32_t n = 0;
+  vulkan.call.EnumerateDeviceExtensionProperties(device, nullptr, &n, nullptr);
+  std::vector<VkExtensionProperties> extensions(n);
+  vulkan.call.EnumerateDeviceExtensionProperties(device, nullptr, &n, extensions.data());
+  return std::any_of(extensions.begin(), extensions.end(),
+                     [&](const auto& e) { return name == e.extensionName; });
+}
+
+void read_memory(const Instance& vulkan, PhysicalDevice& d) {
+  VkPhysicalDeviceMemoryBudgetPropertiesEXT budget{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT, nullptr, {}, {}};
+  const bool has_budget = has_extension(vulkan, d.handle, "VK_EXT_memory_budget");
+  VkPhysicalDeviceMemoryProperties2 memory{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, has_budget ? &budget : nullptr, {}};
+  vulkan.call.GetPhysicalDeviceMemoryProperties2(d.handle, &memory);
+  d.memory = memory.memoryProperties;
+  for (uint32_t i = 0; i < d.memory.memoryHeapCount; ++i) {
+    const VkMemoryHeap& heap = d.memory.memoryHeaps[i];
+    if (!(heap.flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) || heap.size <= d.info.memory) continue;
+    d.info.memory = heap.size;
+    d.info.memory_free =
+        has_budget ? budget.heapBudget[i] - std::min(budget.heapBudget[i], budget.heapUsage[i])
+                   : heap.size;
+  }
+}
+
+void read_features(const Instance& vulkan, uint32_t version, PhysicalDevice& d) {
+  VkPhysicalDeviceShaderIntegerDotProductFeatures dot{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, nullptr, 0};
+  VkPhysicalDeviceShaderFloat16Int8Features small{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES,
+      version >= kVersion1_3 ? &dot : nullptr, 0, 0};
+  VkPhysicalDeviceFeatures2 features{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, version >= kVersion1_2 ? &small : nullptr, {}};
+  vulkan.call.GetPhysicalDeviceFeatures2(d.handle, &features);
+  if (small.shaderFloat16) d.info.features.push_back("fp16");
+  if (small.shaderInt8) d.info.features.push_back("int8");
+  if (dot.shaderIntegerDotProduct) d.info.features.push_back("dot");
+  d.info.tier = "core";  // 32-bit words and floats: what every device has
+}
+
+bool find_queue(const Instance& vulkan, PhysicalDevice& d) {
+  uint32_t n = 0;
+  vulkan.call.GetPhysicalDeviceQueueFamilyProperties(d.handle, &n, nullptr);
+  std::vector<VkQueueFamilyProperties> families(n);
+  vulkan.call.GetPhysicalDeviceQueueFamilyProperties(d.handle, &n, families.data());
+  for (d.queue_family = 0; d.queue_family < n; ++d.queue_family)
+    if (families[d.queue_family].queueFlags & VK_QUEUE_COMPUTE_BIT) return true;
+  return false;
+}
+
+// False for a device that cannot run the shaders.
+bool read(const Instance& vulkan, PhysicalDevice& d) {
+  VkPhysicalDeviceProperties plain;
+  vulkan.call.GetPhysicalDeviceProperties(d.handle, &plain);
+  if (plain.apiVersion < kVersion1_1) return false;
+  VkPhysicalDeviceDriverProperties driver{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, nullptr, 0, {}, {}, {}};
+  VkPhysicalDeviceMaintenance3Properties sizes{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES,
+      plain.apiVersion >= kVersion1_2 ? &driver : nullptr, 0, 0};
+  VkPhysicalDeviceProperties2 properties{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, &sizes, {}};
+  vulkan.call.GetPhysicalDeviceProperties2(d.handle, &properties);
+  d.limits = properties.properties.limits;
+  d.max_allocation = sizes.maxMemoryAllocationSize;
+  d.info.name = plain.deviceName;
+  d.info.kind = kind_name(plain.deviceType);
+  d.info.driver = driver.driverName;
+  if (driver.driverInfo[0]) d.info.driver += std::string(" ") + driver.driverInfo;
+  if (d.info.kind.empty() || d.limits.maxComputeWorkGroupInvocations < kLeastInvocations ||
+      !find_queue(vulkan, d))
+    return false;
+  read_memory(vulkan, d);
+  read_features(vulkan, plain.apiVersion, d);
+  return true;
+}
+
+}  // namespace
+
+std::vector<PhysicalDevice> physical_devices() {
+  std::vector<PhysicalDevice> found;
+  const Instance* vulkan = instance();
+  if (!vulkan) return found;
+  const char* allow = std::getenv("PYLLAMACPP_VK_ALLOW_CPU");
+  const bool software = allow && std::string_view(allow) == "1";
+  for (VkPhysicalDevice handle : vulkan->devices) {
+    PhysicalDevice d;
+    d.handle = handle;
+    if (read(*vulkan, d) && (software || d.info.kind != "software")) found.push_back(std::move(d));
+  }
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+    return rank(a.info.kind) < rank(b.info.kind);
+  });
+  return found;
+}
+
+}  // namespace vk
+
+std::vector<GpuInfo> list_gpus() {
+  std::vector<GpuInfo> list;
+  for (vk::PhysicalDevice& d : vk::physical_devices()) list.push_back(std::move(d.info));
+  return list;
+}
+
+std::vector<std::string> take_gpu_messages() { return vk::take_validation_messages(); }
+
+std::optional<size_t> chosen_gpu(const std::vector<GpuInfo>& gpus) {
+  const auto lower = [](std::string text) {
+    for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
+    return text;
+  };
+  const char* value = std::getenv("PYLLAMACPP_DEVICE");
+  const std::string wanted = lower(value ? value : "");
+  if (wanted == "cpu") return std::nullopt;
+  if (wanted.empty()) return gpus.empty() ? std::nullopt : std::optional<size_t>(0);
+  size_t index = 0;
+  const auto [end, error] = std::from_chars(wanted.data(), wanted.data() + wanted.size(), index);
+  if (error == std::errc() && *end == 0) {
+    if (index < gpus.size()) return index;
+  } else {
+    for (size_t i = 0; i < gpus.size(); ++i)
+      if (lower(gpus[i].name).find(wanted) != std::string::npos) return i;
+  }
+  std::string names;
+  for (size_t i = 0; i < gpus.size(); ++i)
+    names += (i ? ", " : "") + std::to_string(i) + " (" + gpus[i].name + ")";
+  fail(ErrorKind::invalid_argument, "PYLLAMACPP_DEVICE is '", value,
+       "', which is no device here; there are: cpu", names.empty() ? "" : ", ", names);
+}
+
+}  // namespace pyllamacpp
