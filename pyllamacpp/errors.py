@@ -41,3 +41,7 @@ class ContextFullError(PyllamacppError, ValueError):
 
 class CancelledError(PyllamacppError):
     """A running evaluation was cancelled from another thread."""
+
+
+class DeviceError(PyllamacppError, RuntimeError):
+    """The GPU or its driver failed."""

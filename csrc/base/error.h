@@ -16,6 +16,7 @@ enum class ErrorKind {
   unsupported,           // valid, but not something this engine can run
   context_full,          // the KV cache has no room for the tokens asked for
   cancelled,             // the caller asked to stop
+  device,                // the GPU or its driver failed
 };
 
 class Error : public std::runtime_error {

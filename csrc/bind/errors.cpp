@@ -25,6 +25,8 @@ const char* class_name(ErrorKind kind) {
       return "ContextFullError";
     case ErrorKind::cancelled:
       return "CancelledError";
+    case ErrorKind::device:
+      return "DeviceError";
   }
   return "PyllamacppError";
 }

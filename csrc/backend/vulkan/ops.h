@@ -1,0 +1,82 @@
+// The ops of the shaders, one function each: they check nothing and record into an encoder.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/vulkan/encoder.h"
+#include "backend/vulkan/weight_layout.h"
+
+namespace pyllamacpp::vk {
+
+// A matrix in device memory: whole panels of rows, in as many parts as the device's limits need.
+struct DeviceMatrix {
+  struct Part {
+    Slice data;
+    int64_t first_row, n_rows;
+  };
+  const WeightLayout* layout = nullptr;
+  int64_t rows = 0, cols = 0;
+  std::vector<Part> parts;
+};
+
+// Rows of floats in device memory. The stride is a multiple of 32, and what lies behind a row's
+// values is zero: products read whole blocks of 32.
+struct Rows {
+  Slice data;
+  uint32_t stride = 0;
+};
+
+inline int64_t padded(int64_t n) { return (n + 31) / 32 * 32; }
+
+// Keys or values of one layer, in parts of whole KV heads; shaders/attention.comp has the layout.
+struct DeviceKv {
+  struct Part {
+    Memory k, v;
+    int32_t first_head, n_heads;
+  };
+  std::vector<Part> parts;
+};
+
+class Ops {
+ public:
+  explicit Ops(Device& device) : device_(device), encoder(device) {}
+
+  // y = W x, or y += W x, for n_cols rows of x.
+  void matmul(const DeviceMatrix& weight, const Rows& x, const Rows& y, uint32_t n_cols,
+              bool accumulate = false, Order order = Order::after_last);
+  // y = norm(x) row by row: row i of y from row source[first + i] of x.
+  void rms_norm(const Rows& x, Slice weight, const Rows& y, uint32_t n_rows, uint32_t n, float eps,
+                Slice source, uint32_t first);
+  // The same of row i, and in place of each of n_heads heads of a row.
+  void rms_norm(const Rows& x, Slice weight, const Rows& y, uint32_t n_rows, uint32_t n, float eps);
+  void rms_norm_heads(const Rows& x, Slice weight, uint32_t n_rows, uint32_t n_heads,
+                      uint32_t head_dim, float eps);
+  void add_bias(const Rows& y, Slice bias, uint32_t n_rows, uint32_t n);
+  void swiglu(const Rows& gate, const Rows& up, uint32_t n_rows, uint32_t n);
+
+  // What rotation and attention need of a batch.
+  struct Positions {
+    Slice rope;   // float [rows][rope_dims]: cosines, then sines
+    Slice slots;  // uint32 [rows]: page * 32 + offset of the row's own key
+    Slice rows;   // uint32 [rows][4]: its first page's place in `pages`, first key, end of keys
+    Slice pages;  // uint32
+    uint32_t n_rows;
+  };
+  void rope_store(const AttentionShape& shape, const Positions& positions, const Rows& q,
+                  const Rows& k, const Rows& v, const Rows& q_rotated, const DeviceKv& kv);
+  void attention(const AttentionShape& shape, const Positions& positions, const Rows& q,
+                 const DeviceKv& kv, const Rows& out);
+
+ private:
+  void norm(const Rows& x, Slice weight, const Rows& y, Slice source, Encoder::Groups groups,
+            uint32_t n, uint32_t gather, float eps);
+
+  Device& device_;
+
+ public:
+  Encoder encoder;
+};
+
+}  // namespace pyllamacpp::vk
