@@ -145,7 +145,10 @@ class Model:
         vocab_only: bool = False,
         repack: Literal["auto", "never"] = "auto",
         n_threads: int = 0,
+        n_gpu_layers: int = 0,
     ) -> None: ...
+    @property
+    def n_gpu_layers(self) -> int: ...
     @property
     def metadata(self) -> dict[str, Any]: ...
     @property

@@ -123,6 +123,9 @@ class Stream {
   virtual void project_attended(const LayerWeights& layer) = 0;
   // x += down * (silu(gate * n) * (up * n)) with n = norm(x)
   virtual void feed_forward(const LayerWeights& layer) = 0;
+  // x, [n_rows][dim], as a batch goes from one stream to another between two layers.
+  virtual void read_rows(float* x) = 0;
+  virtual void write_rows(const float* x) = 0;
   // logits [outputs][n_vocab] = output * norm(x), for the batch's output rows only
   virtual void head(const Weight& norm, const Weight& output, float* logits) = 0;
   // Returns when everything since begin() is done.

@@ -68,6 +68,10 @@ class CpuStream final : public Stream {
   void attend(const KvLayer& kv) override;
   void project_attended(const LayerWeights& layer) override;
   void feed_forward(const LayerWeights& layer) override;
+  void read_rows(float* x) override { std::copy_n(x_.as<float>(), n_rows() * shape_.dim, x); }
+  void write_rows(const float* x) override {
+    std::copy_n(x, n_rows() * shape_.dim, x_.as<float>());
+  }
   void head(const Weight& norm, const Weight& output, float* logits) override;
   void submit() override {}
   void observe(InputObserver* observer) override { observer_ = observer; }

@@ -32,13 +32,13 @@ void register_model(py::module_& m) {
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A GGUF file, ready to run.")
       .def(py::init([](const std::string& path, bool vocab_only, const std::string& repack,
-                       int32_t n_threads) {
+                       int32_t n_threads, int32_t n_gpu_layers) {
              const py::gil_scoped_release release;
              return std::make_shared<Model>(
-                 path, ModelParams{vocab_only, repack_named(repack), n_threads});
+                 path, ModelParams{vocab_only, repack_named(repack), n_threads, n_gpu_layers});
            }),
            py::arg("path"), py::kw_only(), py::arg("vocab_only") = false,
-           py::arg("repack") = "auto", py::arg("n_threads") = 0)
+           py::arg("repack") = "auto", py::arg("n_threads") = 0, py::arg("n_gpu_layers") = 0)
       .def_property_readonly("path", [](const Model& m) { return to_str(m.file().name()); })
       .def_property_readonly("metadata", [](const Model& m) { return metadata_dict(m.file()); })
       .def_property_readonly("tensors",
@@ -46,6 +46,9 @@ void register_model(py::module_& m) {
       .def_property_readonly("tokenizer", &Model::tokenizer,
                              py::return_value_policy::reference_internal)
       .def_property_readonly("config", &Model::config, py::return_value_policy::reference_internal)
+      .def_property_readonly(
+          "n_gpu_layers", [](const Model& m) { return m.config().n_layers + 1 - m.n_cpu_layers(); },
+          "how many run on the GPU, counted from the end; the head is one")
       .def_property_readonly("vocab_only", &Model::vocab_only)
       .def_property_readonly("n_params", &Model::n_params)
       .def_property_readonly("n_bytes", &Model::n_bytes);

@@ -1,16 +1,20 @@
 #include "cache/kv_cache.h"
 
+#include <utility>
+
 #include "base/error.h"
 
 namespace pyllamacpp {
 
-KvCache::KvCache(Backend& backend, int32_t n_layers, KvShape shape, int32_t n_ctx,
+KvCache::KvCache(std::vector<Backend*> backends, KvShape shape, int32_t n_ctx,
                  int32_t max_sequences)
-    : backend_(backend), n_ctx_(n_ctx), page_tokens_(backend.kv_page_tokens()) {
+    : backends_(std::move(backends)),
+      n_ctx_(n_ctx),
+      page_tokens_(backends_.front()->kv_page_tokens()) {
   // Every sequence may leave its last page partly empty.
   const int32_t n_pages = (n_ctx + page_tokens_ - 1) / page_tokens_ + max_sequences - 1;
   shape.n_pages = n_pages;
-  for (int32_t i = 0; i < n_layers; ++i) layers_.push_back(backend.make_kv(shape));
+  for (Backend* backend : backends_) layers_.push_back(backend->make_kv(shape));
   sequences_.resize(size_t(max_sequences));
   uses_.assign(size_t(n_pages), 0);
   // The lowest pages are handed out first, so that memory is touched only as it fills.
@@ -49,7 +53,8 @@ void KvCache::append(int32_t sequence, int32_t n) {
   };
   if (copy) {
     const int32_t page = take();
-    for (auto& layer : layers_) backend_.copy_page(*layer, s.pages.back(), page);
+    for (size_t i = 0; i < layers_.size(); ++i)
+      backends_[i]->copy_page(*layers_[i], s.pages.back(), page);
     release(s.pages.back());
     s.pages.back() = page;
   }

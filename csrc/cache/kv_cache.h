@@ -12,9 +12,9 @@ namespace pyllamacpp {
 
 class KvCache {
  public:
-  // `n_ctx`: tokens that one sequence, or all together, may hold. `shape`: of one layer; its number
-  // of pages is set here.
-  KvCache(Backend& backend, int32_t n_layers, KvShape shape, int32_t n_ctx, int32_t max_sequences);
+  // `backends`: of each layer; all have the same kv_page_tokens(). `n_ctx`: tokens that one
+  // sequence, or all together, may hold. `shape`: of one layer; its number of pages is set here.
+  KvCache(std::vector<Backend*> backends, KvShape shape, int32_t n_ctx, int32_t max_sequences);
 
   int32_t n_ctx() const { return n_ctx_; }
   int32_t length(int32_t sequence) const { return at(sequence).length; }
@@ -39,7 +39,7 @@ class KvCache {
   Sequence& at(int32_t sequence);
   void release(int32_t page);
 
-  Backend& backend_;
+  std::vector<Backend*> backends_;  // of each layer
   int32_t n_ctx_;
   int32_t page_tokens_;
   std::vector<std::unique_ptr<KvLayer>> layers_;

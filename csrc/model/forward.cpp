@@ -4,20 +4,39 @@
 
 namespace pyllamacpp {
 
-void forward(const Model& model, Stream& stream, KvCache& cache, const BatchView& batch,
+namespace {
+
+void cross(Stream& from, Stream& to, const BatchView& batch, int64_t dim,
+           std::vector<float>& rows) {
+  rows.resize(batch.tokens.size() * size_t(dim));
+  from.read_rows(rows.data());
+  to.begin(batch);
+  to.write_rows(rows.data());
+}
+
+}  // namespace
+
+void forward(const Model& model, Steps& steps, KvCache& cache, const BatchView& batch,
              float* logits, Cancelled cancelled, void* context) {
-  stream.begin(batch);
-  stream.embed(model.embedding());
-  for (int32_t i = 0; i < model.config().n_layers; ++i) {
+  const int32_t n_layers = model.config().n_layers;
+  Stream* stream = steps.streams[0];
+  stream->begin(batch);
+  stream->embed(model.embedding());
+  for (int32_t i = 0; i <= n_layers; ++i) {
+    if (Stream* next = steps.streams[size_t(i)]; next != stream) {
+      cross(*stream, *next, batch, model.config().dim, steps.rows);
+      stream = next;
+    }
+    if (i == n_layers) break;
     if (cancelled(context)) fail(ErrorKind::cancelled, "the evaluation was cancelled");
     const LayerWeights& layer = model.layers()[size_t(i)];
-    stream.project_qkv(layer, cache.layer(i));
-    stream.attend(cache.layer(i));
-    stream.project_attended(layer);
-    stream.feed_forward(layer);
+    stream->project_qkv(layer, cache.layer(i));
+    stream->attend(cache.layer(i));
+    stream->project_attended(layer);
+    stream->feed_forward(layer);
   }
-  stream.head(model.output_norm(), model.output(), logits);
-  stream.submit();
+  stream->head(model.output_norm(), model.output(), logits);
+  stream->submit();
 }
 
 }  // namespace pyllamacpp

@@ -1,6 +1,8 @@
 // The forward pass of the LLaMA block (Touvron et al. 2023, arXiv:2302.13971).
 #pragma once
 
+#include <vector>
+
 #include "cache/batch.h"
 #include "cache/kv_cache.h"
 #include "model/model.h"
@@ -10,9 +12,15 @@ namespace pyllamacpp {
 // Asked before every layer; true stops with Error(cancelled).
 using Cancelled = bool (*)(void* context);
 
+// The stream that runs each layer and, last, the head; they change at most once on the way.
+struct Steps {
+  std::vector<Stream*> streams;  // [n_layers + 1]
+  std::vector<float> rows;       // what crosses from one stream to the next
+};
+
 // Computes the batch, whose rows already have their pages in the cache. `logits` gets
 // [batch outputs][n_vocab] floats.
-void forward(const Model& model, Stream& stream, KvCache& cache, const BatchView& batch,
+void forward(const Model& model, Steps& steps, KvCache& cache, const BatchView& batch,
              float* logits, Cancelled cancelled, void* context);
 
 }  // namespace pyllamacpp

@@ -1,7 +1,9 @@
 #include "model/model.h"
 
+#include <algorithm>
 #include <set>
 
+#include "backend/vulkan/vulkan_backend.h"
 #include "base/error.h"
 #include "model/load_vocab.h"
 #include "quant/dequantize.h"
@@ -10,17 +12,20 @@ namespace pyllamacpp {
 
 namespace {
 
-// Takes tensors by name, checks their shapes and gives them to the backend.
+// Takes tensors by name, checks their shapes and gives them to the backend of their layer.
 class Loader {
  public:
-  Loader(const GgufSet& files, Backend& backend) : files_(files), backend_(backend) {}
+  explicit Loader(const GgufSet& files) : files_(files) {}
+
+  // For what follows.
+  void use(Backend& backend) { backend_ = &backend; }
 
   bool has(const std::string& name) const { return files_.find_tensor(name) != nullptr; }
 
   std::unique_ptr<Weight> matrix(const std::string& name, int64_t rows, int64_t cols) {
     const WeightSource source = take(name, rows, cols);
-    if (!backend_.supports(source.type)) refuse(name, source.type);
-    auto weight = backend_.load_matrix(source);
+    if (!backend_->supports(source.type)) refuse(name, source.type);
+    auto weight = backend_->load_matrix(source);
     if (!weight->uses_source()) files_.release(source.data);
     return weight;
   }
@@ -28,13 +33,13 @@ class Loader {
   std::unique_ptr<Weight> table(const std::string& name, int64_t rows, int64_t cols) {
     const WeightSource source = take(name, rows, cols);
     if (!can_dequantize(source.type)) refuse(name, source.type);
-    return backend_.load_table(source);
+    return backend_->load_table(source);
   }
 
   std::unique_ptr<Weight> vector(const std::string& name, int64_t n) {
     const WeightSource source = take(name, 1, n);
     if (!can_dequantize(source.type)) refuse(name, source.type);
-    return backend_.load_vector(source);
+    return backend_->load_vector(source);
   }
 
   std::unique_ptr<Weight> optional_vector(const std::string& name, int64_t n) {
@@ -47,7 +52,6 @@ class Loader {
       if (!taken_.count(t.name) && !t.name.starts_with("rope_f"))  // read by read_rope_scaling
         fail(ErrorKind::unsupported, files_.name(), ": tensor '", t.name,
              "' is not part of a model this version can run");
-    backend_.finish_loading();
   }
 
  private:
@@ -67,7 +71,7 @@ class Loader {
   }
 
   const GgufSet& files_;
-  Backend& backend_;
+  Backend* backend_ = nullptr;
   std::set<std::string_view> taken_;
 };
 
@@ -79,7 +83,11 @@ Model::Model(const std::string& path, const ModelParams& params) : files_(GgufSe
   config_ = params.vocab_only ? ModelConfig{} : read_config(files_);
   config_.n_vocab = tokenizer_->size();
   if (params.vocab_only) return;
-  backend_ = make_cpu_backend(params.repack, params.n_threads);
+  const int32_t n_parts = config_.n_layers + 1;
+  const int32_t n_gpu = params.n_gpu_layers < 0 ? n_parts : params.n_gpu_layers;
+  n_cpu_layers_ = std::max(0, n_parts - n_gpu);
+  cpu_ = make_cpu_backend(params.repack, params.n_threads);
+  if (n_gpu > 0) gpu_ = make_vulkan_backend();
   load_weights();
 }
 
@@ -87,10 +95,12 @@ void Model::load_weights() {
   const ModelConfig& c = config_;
   const int64_t q_dim = int64_t(c.n_heads) * c.head_dim;
   const int64_t kv_dim = int64_t(c.n_kv_heads) * c.head_dim;
-  Loader load(files_, *backend_);
+  Loader load(files_);
+  load.use(backend(0));
   embedding_ = load.table("token_embd.weight", c.n_vocab, c.dim);
   for (int32_t i = 0; i < c.n_layers; ++i) {
     const std::string prefix = "blk." + std::to_string(i) + ".";
+    load.use(backend(i));
     LayerWeights layer;
     layer.attention_norm = load.vector(prefix + "attn_norm.weight", c.dim);
     layer.q = load.matrix(prefix + "attn_q.weight", q_dim, c.dim);
@@ -108,11 +118,14 @@ void Model::load_weights() {
     layer.down = load.matrix(prefix + "ffn_down.weight", c.dim, c.n_ff);
     layers_.push_back(std::move(layer));
   }
+  load.use(backend(c.n_layers));
   output_norm_ = load.vector("output_norm.weight", c.dim);
   // Tied embeddings: the table serves as the output matrix.
   const char* output = load.has("output.weight") ? "output.weight" : "token_embd.weight";
   output_ = load.matrix(output, c.n_vocab, c.dim);
   load.finish();
+  cpu_->finish_loading();
+  if (gpu_) gpu_->finish_loading();
   files_.require_unchanged();
 }
 

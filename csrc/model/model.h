@@ -16,6 +16,9 @@ struct ModelParams {
   bool vocab_only = false;  // metadata and tokenizer, no weights
   Repack repack = Repack::automatic;
   int32_t n_threads = 0;  // threads that pack; 0: default_thread_count()
+  // How many of the layers run on the GPU, counted from the end, where the head (the output matrix)
+  // is one; negative: all.
+  int32_t n_gpu_layers = 0;
 };
 
 class Model {
@@ -28,12 +31,14 @@ class Model {
   const GgufFile& file() const { return files_.first(); }
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  bool vocab_only() const { return !backend_; }
+  bool vocab_only() const { return !cpu_; }
   uint64_t n_params() const;
   uint64_t n_bytes() const;  // of all tensors, as stored
 
   // The rest is absent with vocab_only.
-  Backend& backend() const { return *backend_; }
+  int32_t n_cpu_layers() const { return n_cpu_layers_; }
+  // Of layer i, or of the head for i = n_layers.
+  Backend& backend(int32_t i) const { return i < n_cpu_layers_ ? *cpu_ : *gpu_; }
   const Weight& embedding() const { return *embedding_; }  // [n_vocab][dim]
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const Weight& output_norm() const { return *output_norm_; }  // [dim]
@@ -45,7 +50,8 @@ class Model {
   GgufSet files_;
   ModelConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Backend> cpu_, gpu_;  // gpu_ where layers run there
+  int32_t n_cpu_layers_ = 0;            // the first ones; n_layers + 1: with the head
   std::unique_ptr<Weight> embedding_, output_norm_, output_;
   std::vector<LayerWeights> layers_;
 };

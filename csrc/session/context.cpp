@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "model/forward.h"
 
 namespace pyllamacpp {
 
@@ -20,11 +19,21 @@ int32_t in_range(const char* name, int32_t value, int32_t least, int32_t most) {
   return value;
 }
 
-const Backend& backend_of(const Model& model) {
+// The parameters without zeros, possible on every backend of the model.
+ContextParams checked(const Model& model, const ContextParams& params) {
   if (model.vocab_only())
     fail(ErrorKind::invalid_argument, model.file().name(),
          " was loaded with vocab_only: it has no weights to run");
-  return model.backend();
+  const int32_t n_layers = model.config().n_layers;
+  return with_defaults(model.config(), model.backend(n_layers),
+                       with_defaults(model.config(), model.backend(0), params));
+}
+
+// Of each layer.
+std::vector<Backend*> kv_backends(const Model& model) {
+  std::vector<Backend*> backends;
+  for (int32_t i = 0; i < model.config().n_layers; ++i) backends.push_back(&model.backend(i));
+  return backends;
 }
 
 AttentionShape attention_shape(const ModelConfig& c, int32_t n_ctx) {
@@ -49,7 +58,8 @@ ContextParams with_defaults(const ModelConfig& config, const Backend& backend, C
     if (!backend.supports_kv(type, config.head_dim))
       fail(ErrorKind::unsupported, name, "=", traits(type).name, " is not possible with heads of ",
            config.head_dim,
-           " values; f32, f16 and bf16 always are, q8_0 and q4_0 for multiples of 32");
+           " values; f32, f16 and bf16 always are, q8_0 and q4_0 for multiples of 32; on a GPU "
+           "f16 alone is");
   return p;
 }
 
@@ -65,16 +75,22 @@ StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
 
 Context::Context(std::shared_ptr<const Model> model, const ContextParams& params)
     : model_(std::move(model)),
-      params_(with_defaults(model_->config(), backend_of(*model_), params)),
-      stream_(model_->backend().make_stream(stream_shape(model_->config(), params_))),
-      cache_(model_->backend(), model_->config().n_layers,
+      params_(checked(*model_, params)),
+      cache_(kv_backends(*model_),
              {0, model_->config().n_kv_heads, model_->config().head_dim, params_.type_k,
               params_.type_v},
              params_.n_ctx, params_.max_sequences),
       tokens_(size_t(params_.max_sequences)) {
+  const int32_t n_layers = model_->config().n_layers, n_cpu = model_->n_cpu_layers();
+  const StreamShape shape = stream_shape(model_->config(), params_);
+  if (n_cpu > 0) cpu_stream_ = model_->backend(0).make_stream(shape);
+  if (n_cpu <= n_layers) gpu_stream_ = model_->backend(n_layers).make_stream(shape);
+  for (int32_t i = 0; i <= n_layers; ++i)
+    steps_.streams.push_back(i < n_cpu ? cpu_stream_.get() : gpu_stream_.get());
   if (!params_.measure_inputs) return;
   input_squares_ = std::make_unique<InputSquares>(*model_);
-  stream_->observe(input_squares_.get());
+  for (Stream* stream : {cpu_stream_.get(), gpu_stream_.get()})
+    if (stream) stream->observe(input_squares_.get());
 }
 
 const std::vector<int32_t>& Context::tokens(int32_t sequence) const {
@@ -152,7 +168,7 @@ void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>
   const auto flush = [&] {
     if (batch_.tokens.empty()) return;
     forward(
-        *model_, *stream_, cache_, batch_.view(), logits,
+        *model_, steps_, cache_, batch_.view(), logits,
         [](void* self) { return static_cast<Context*>(self)->cancelled(); }, this);
     logits += batch_.outputs.size() * size_t(model_->config().n_vocab);
     batch_.clear();

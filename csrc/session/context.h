@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "cache/batch.h"
 #include "cache/kv_cache.h"
+#include "model/forward.h"
 #include "model/model.h"
 #include "session/input_squares.h"
 
@@ -84,7 +85,8 @@ class Context {
   std::shared_ptr<const Model> model_;
   ContextParams params_;
   std::unique_ptr<InputSquares> input_squares_;
-  std::unique_ptr<Stream> stream_;
+  std::unique_ptr<Stream> cpu_stream_, gpu_stream_;  // where layers run there
+  Steps steps_;
   KvCache cache_;
   Batch batch_;
   std::vector<std::vector<int32_t>> tokens_;  // per sequence, what the cache holds

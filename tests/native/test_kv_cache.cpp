@@ -56,7 +56,8 @@ int32_t pages_for(int64_t length) { return int32_t((length + kPage - 1) / kPage)
 class Checked {
  public:
   Checked(int32_t n_ctx, int32_t n_sequences)
-      : cache(backend, kLayers, {0, 3, 8, DType::f16, DType::f16}, n_ctx, n_sequences),
+      : cache(std::vector<Backend*>(kLayers, &backend), {0, 3, 8, DType::f16, DType::f16}, n_ctx,
+              n_sequences),
         held(size_t(n_sequences)) {}
 
   static constexpr int32_t kLayers = 2;

@@ -1,0 +1,182 @@
+#include "backend/vulkan/vulkan_backend.h"
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+
+#include "backend/vulkan/vulkan_memory.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "quant/dequantize.h"
+
+namespace pyllamacpp {
+
+namespace vk {
+
+namespace {
+
+constexpr int32_t kPageTokens = 32;    // as attention.comp and rope_store.comp count
+constexpr int32_t kMostHeadDim = 256;  // attention.comp's shared memory
+constexpr uint64_t kUploadBytes = uint64_t{32} << 20;  // weights packed and copied at a time
+
+class VulkanBackend final : public Backend {
+ public:
+  explicit VulkanBackend(const PhysicalDevice& physical)
+      : device_(physical),
+        weights_(device_, "weights"),
+        ops_(device_),
+        pool_(std::make_unique<ThreadPool>(default_thread_count())) {}
+
+  bool supports(DType type) const override { return find_layout(type) != nullptr; }
+
+  std::unique_ptr<Weight> load_matrix(const WeightSource& source) override {
+    auto weight = std::make_unique<VulkanWeight>();
+    weight->source = {source.type, source.rows, source.cols, {}};
+    DeviceMatrix& m = weight->matrix;
+    m.layout = find_layout(source.type);
+    if (!m.layout)
+      fail(ErrorKind::unsupported, "no GPU shaders for weights of type ", traits(source.type).name);
+    m.rows = source.rows;
+    m.cols = source.cols;
+    const uint64_t panel = panel_bytes(*m.layout, m.cols);
+    const int64_t most = int64_t(device_.max_slice() / panel) * kPanelRows;
+    if (most == 0)
+      fail(ErrorKind::unsupported, device_.info().name, " binds ", device_.max_slice(),
+           " bytes at a time, less than 32 rows of ", m.cols, " weights");
+    for (int64_t row = 0; row < m.rows; row += most) {
+      const int64_t n = std::min(most, m.rows - row);
+      const int64_t n_panels = (n + kPanelRows - 1) / kPanelRows;
+      m.parts.push_back({weights_.take(uint64_t(n_panels) * panel), row, n});
+      upload(source, *m.layout, m.parts.back());
+    }
+    return weight;
+  }
+
+  size_t matrix_bytes(DType type, int64_t rows, int64_t cols) const override {
+    const WeightLayout* layout = find_layout(type);
+    return layout ? size_t((rows + kPanelRows - 1) / kPanelRows) * panel_bytes(*layout, cols) : 0;
+  }
+
+  size_t kv_bytes(const KvShape& shape) const override {
+    return size_t(shape.n_pages) * size_t(shape.n_kv_heads) * page_bytes(shape) * 2;
+  }
+
+  size_t stream_bytes(const StreamShape& shape) const override {
+    return vulkan_stream_bytes(shape);
+  }
+
+  std::unique_ptr<Weight> load_table(const WeightSource& source) override {
+    auto weight = std::make_unique<VulkanWeight>();
+    weight->source = source;
+    weight->is_table = true;
+    return weight;
+  }
+
+  std::unique_ptr<Weight> load_vector(const WeightSource& source) override {
+    auto weight = std::make_unique<VulkanWeight>();
+    weight->source = {source.type, source.rows, source.cols, {}};
+    const uint64_t n_bytes = uint64_t(source.cols) * sizeof(float);
+    weight->vector = weights_.take(n_bytes);
+    const std::lock_guard lock(mutex_);
+    ops_.encoder.begin(n_bytes, 0);
+    dequantize(source.type, source.data.data(),
+               static_cast<float*>(ops_.encoder.upload(weight->vector)), source.cols);
+    ops_.encoder.finish();
+    return weight;
+  }
+
+  void finish_loading() override { pool_.reset(); }
+
+  int32_t kv_page_tokens() const override { return kPageTokens; }
+
+  bool supports_kv(DType type, int32_t head_dim) const override {
+    return type == DType::f16 && head_dim % 2 == 0 && head_dim <= kMostHeadDim;
+  }
+
+  std::unique_ptr<KvLayer> make_kv(const KvShape& shape) override {
+    auto layer = std::make_unique<VulkanKvLayer>();
+    layer->page_words = page_bytes(shape) / sizeof(uint32_t);
+    const uint64_t head_bytes = uint64_t(shape.n_pages) * page_bytes(shape);
+    const int32_t most =
+        int32_t(std::min<uint64_t>(device_.max_slice() / head_bytes, uint64_t(shape.n_kv_heads)));
+    if (most == 0)
+      fail(ErrorKind::memory, device_.info().name, " binds ", device_.max_slice(),
+           " bytes at a time; keys of ", shape.n_pages * kPageTokens, " tokens need ", head_bytes);
+    for (int32_t head = 0; head < shape.n_kv_heads; head += most) {
+      const int32_t n = std::min(most, shape.n_kv_heads - head);
+      const auto memory = [&] {
+        return Memory(device_, uint64_t(n) * head_bytes, Memory::Kind::device, "KV cache");
+      };
+      layer->kv.parts.push_back({memory(), memory(), head, n});
+    }
+    return layer;
+  }
+
+  void copy_page(KvLayer& layer, int32_t from, int32_t to) override {
+    const VulkanKvLayer& kv = static_cast<VulkanKvLayer&>(layer);
+    const std::lock_guard lock(mutex_);
+    ops_.encoder.begin(0, 0);
+    for (const DeviceKv::Part& part : kv.kv.parts) {
+      const uint64_t bytes = uint64_t(part.n_heads) * kv.page_words * sizeof(uint32_t);
+      for (const Memory* side : {&part.k, &part.v})
+        ops_.encoder.copy(side->slice(uint64_t(from) * bytes, bytes),
+                          side->slice(uint64_t(to) * bytes, bytes));
+    }
+    ops_.encoder.finish();
+  }
+
+  std::unique_ptr<Stream> make_stream(const StreamShape& shape) override {
+    return make_vulkan_stream(device_, shape);
+  }
+
+ private:
+  // Of one head, of keys or values.
+  static uint64_t page_bytes(const KvShape& shape) {
+    return uint64_t(kPageTokens) * uint64_t(shape.head_dim) * 2;
+  }
+
+  // Packs and copies a part, kUploadBytes at a time.
+  void upload(const WeightSource& source, const WeightLayout& layout,
+              const DeviceMatrix::Part& part) {
+    const uint64_t panel = panel_bytes(layout, source.cols);
+    const int64_t n_panels = int64_t(part.data.size / panel);
+    const int64_t step = std::max<int64_t>(1, int64_t(kUploadBytes / panel));
+    const std::lock_guard lock(mutex_);
+    for (int64_t first = 0; first < n_panels; first += step) {
+      const int64_t n = std::min(step, n_panels - first);
+      ops_.encoder.begin(uint64_t(n) * panel, 0);
+      std::byte* out = static_cast<std::byte*>(ops_.encoder.upload(
+          {part.data.buffer, part.data.offset + uint64_t(first) * panel, uint64_t(n) * panel}));
+      pool_->run(pool_->size(), [&](int thread) {
+        for (int64_t i = thread; i < n; i += pool_->size())
+          pack_panel(layout, source, part.first_row + (first + i) * kPanelRows,
+                     reinterpret_cast<uint32_t*>(out + uint64_t(i) * panel));
+      });
+      ops_.encoder.finish();
+    }
+  }
+
+  Device device_;
+  DeviceArena weights_;
+  std::mutex mutex_;  // of ops_: contexts may copy pages at the same time
+  Ops ops_;
+  std::unique_ptr<ThreadPool> pool_;
+};
+
+}  // namespace
+
+}  // namespace vk
+
+std::unique_ptr<Backend> make_vulkan_backend() {
+  const std::vector<vk::PhysicalDevice> devices = vk::physical_devices();
+  std::vector<GpuInfo> list;
+  for (const vk::PhysicalDevice& d : devices) list.push_back(d.info);
+  const std::optional<size_t> chosen = chosen_gpu(list);
+  if (!chosen)
+    fail(ErrorKind::unsupported,
+         list.empty() ? "layers were asked to run on a GPU, and there is none here"
+                      : "layers were asked to run on a GPU, and PYLLAMACPP_DEVICE is cpu");
+  return std::make_unique<vk::VulkanBackend>(devices[*chosen]);
+}
+
+}  // namespace pyllamacpp

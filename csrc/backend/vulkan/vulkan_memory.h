@@ -1,0 +1,31 @@
+// Weights and KV memory of the Vulkan backend, shared by its two source files.
+#pragma once
+
+#include <memory>
+
+#include "backend/vulkan/ops.h"
+
+namespace pyllamacpp::vk {
+
+struct VulkanWeight final : Weight {
+  WeightSource source;  // its data only of a table
+  DeviceMatrix matrix;
+  Slice vector;  // float32
+  bool is_table = false;
+  bool uses_source() const override { return is_table; }
+};
+
+inline const VulkanWeight& as_vulkan(const Weight& w) {
+  return static_cast<const VulkanWeight&>(w);
+}
+
+struct VulkanKvLayer final : KvLayer {
+  DeviceKv kv;
+  uint64_t page_words = 0;  // of one head: words of keys, and of values
+};
+
+uint64_t vulkan_stream_bytes(const StreamShape& shape);
+// The device outlives the stream.
+std::unique_ptr<Stream> make_vulkan_stream(Device& device, const StreamShape& shape);
+
+}  // namespace pyllamacpp::vk
