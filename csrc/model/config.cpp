@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "text/utf8.h"
 
 namespace pyllamacpp {
 
@@ -67,7 +68,7 @@ RopeLayout rope_layout(const GgufFile& file, const std::string& architecture) {
     if (architecture == a.name) return a.layout;
     names += (names.empty() ? "" : ", ") + std::string(a.name);
   }
-  fail(ErrorKind::unsupported, file.name(), ": architecture '", architecture,
+  fail(ErrorKind::unsupported, file.name(), ": architecture '", printable(architecture),
        "' is not supported; supported: ", names);
 }
 

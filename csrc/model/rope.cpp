@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "text/utf8.h"
 
 namespace pyllamacpp {
 
@@ -95,7 +96,7 @@ RopeScaling read_rope_scaling(const GgufSet& files, const std::string& prefix, i
            ": LongRoPE needs the tensors 'rope_factors_long.weight' and "
            "'rope_factors_short.weight'");
   } else if (kind != "none") {
-    fail(ErrorKind::unsupported, file.name(), ": RoPE scaling '", kind,
+    fail(ErrorKind::unsupported, file.name(), ": RoPE scaling '", printable(kind),
          "' is not supported; supported: none, linear, yarn, longrope, and the factors of LLaMA 3");
   }
   return s;

@@ -95,9 +95,23 @@ std::string Utf8Stream::flush() {
 
 std::string printable(std::string_view bytes) {
   constexpr size_t kMost = 80;
+  constexpr char kHex[] = "0123456789abcdef";
   Utf8Stream stream;
-  std::string out = stream.push(bytes.substr(0, kMost));
-  out.append(stream.flush());
+  std::string text = stream.push(bytes.substr(0, kMost));
+  text.append(stream.flush());
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Char read = next_char(text, at);
+    const auto code = uint32_t(read.code);
+    if (code < 0x20 || (code >= 0x7F && code < 0xA0)) {
+      out.append("\\x");
+      out.push_back(kHex[code >> 4]);
+      out.push_back(kHex[code & 15]);
+    } else {
+      out.append(text, at, read.size);
+    }
+    at += read.size;
+  }
   if (bytes.size() > kMost) out.append("...");
   return out;
 }

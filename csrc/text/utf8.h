@@ -53,7 +53,8 @@ class Utf8Stream {
   std::string held_;
 };
 
-// Text of a file for the sentence of an error: valid UTF-8 and not long.
+// Text of a file for the sentence of an error: valid UTF-8, not long, and nothing that a terminal
+// obeys (control characters as \xNN).
 std::string printable(std::string_view bytes);
 
 }  // namespace pyllamacpp

@@ -47,6 +47,8 @@ void test_utf8() {
     CHECK(next_char(bad.bytes, 0).size == 1);
   }
   CHECK(printable("a\xFF") == "a\uFFFD");
+  CHECK(printable(std::string_view("a\n\x1b[1m\0\x7f\u009b\u00e9", 12)) ==
+        "a\\x0a\\x1b[1m\\x00\\x7f\\x9b\u00e9");
   CHECK(printable(std::string(1000, 'x')).size() < 100);
 }
 
