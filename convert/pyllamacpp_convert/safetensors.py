@@ -7,6 +7,7 @@ give bfloat16 to numpy.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ def read_tensors(path: Path) -> dict[str, SafeTensor]:
     Raises FileError when it cannot be read, FormatError when it is not such a file or is
     truncated, UnsupportedError for weights of 8 bits.
     """
-    size = path.stat().st_size
     with open_to_read(path) as file:
+        size = file.seek(0, io.SEEK_END)
         if size < 8:
             raise FormatError(f"{path} is too short for a safetensors file: fetch it again")
         length = bytearray(8)
