@@ -107,6 +107,9 @@ std::string printable(std::string_view bytes) {
       out.append("\\x");
       out.push_back(kHex[code >> 4]);
       out.push_back(kHex[code & 15]);
+    } else if ((code >= 0x200B && code <= 0x200F) || (code >= 0x2028 && code <= 0x202E) ||
+               (code >= 0x2066 && code <= 0x2069)) {  // line separators, changes of direction
+      out.append(kReplacementBytes);
     } else {
       out.append(text, at, read.size);
     }
