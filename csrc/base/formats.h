@@ -59,8 +59,9 @@ struct BlockIQ4_NL {
 static_assert(sizeof(BlockIQ4_NL) == 18);
 
 // What the nibbles of the IQ4 types stand for.
-inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                          1,    13,   25,  38,  53,  69,  89,  113};
+// Not inline: a tier's objects must define nothing that another's could be taken for.
+constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                   1,    13,   25,  38,  53,  69,  89,  113};
 
 // w = d * scale[j] * q - dmin * min[j] for the sub-block j of 16 weights: scale[j] and min[j] are
 // the low and high nibble of scales[j]. q: the 32 weights 128 h + 32 i .. are bits 2 i and 2 i + 1
