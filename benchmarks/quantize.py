@@ -1,6 +1,7 @@
 """Measures the quantizers beside llama-cpp-python's: parameters per second, and the error left.
 
     python benchmarks/quantize.py [MODEL.gguf] [--peer-venv DIR] [--repetitions N] [--threads N]
+                                 [--types NAME ...] [--mixtures NAME ...]
 
 MODEL holds floats; by default the default model, expanded to f16. Its weights are cut into rows of
 1536, which every type can hold, so that both engines quantize the same numbers in every type. Each
@@ -172,12 +173,12 @@ def main() -> None:
     parser.add_argument("--peer-venv", type=Path, default=cache / f"{PEER}-{PEER_VERSION}")
     parser.add_argument("-r", "--repetitions", type=int, default=3)
     parser.add_argument("-t", "--threads", type=int, default=2)
-    parser.add_argument("--types", nargs="+", choices=PURE, help="only these, pure")
+    parser.add_argument("--types", nargs="*", choices=PURE, default=PURE, help="pure files")
+    parser.add_argument("--mixtures", nargs="*", choices=MIXED, default=MIXED)
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results/quantize.json")
     args = parser.parse_args()
     python = peer_python(args.peer_venv)
-    runs = [(name, True) for name in args.types or PURE]
-    runs += [] if args.types else [(name, False) for name in MIXED]
+    runs = [(name, True) for name in args.types] + [(name, False) for name in args.mixtures]
     record: dict[str, Any] = {"machine": describe_machine(), "threads": args.threads, "rows": {}}
     with tempfile.TemporaryDirectory() as folder:
         source, base = args.model, Path(folder) / "base.gguf"
