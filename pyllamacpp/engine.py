@@ -1,173 +1,389 @@
 """A loaded model with one context: what `Llama` and the commands run on.
 
-One sequence, one generation at a time. Calls from several threads are serialised; a stream that
-another call has overtaken raises instead of reading a cache that is no longer its own.
+Several texts at a time, each in a sequence of the context. There is no thread of the engine's own:
+of the threads that wait for steps one takes the lead, evaluates one batch for all texts, and wakes
+the others. So a single text costs no hand-over, and texts of several threads share each pass over
+the weights. What a finished text leaves in the cache stays until its memory or its sequence is
+needed; a prompt that begins alike shares it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from . import _core
-from .errors import ContextFullError, PyllamacppError
-from .params import GenerationParams, SamplingParams
+from .errors import (
+    CancelledError,
+    ContextFullError,
+    InvalidArgumentError,
+    OutOfMemoryError,
+    PyllamacppError,
+)
+from .params import GenerationParams
 from .scores import Scores
+from .stream import FinishReason, Step, Stream, native
 
-FinishReason = Literal["stop", "length"]
+__all__ = ["Engine", "FinishReason", "Step", "Stream"]
 
-_SEQUENCE = 0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a generation; the one with a finish_reason is the last.
-
-    text: whole characters only, may be empty. token: the id sampled, None if none was.
-    """
-
-    text: str
-    token: int | None
-    finish_reason: FinishReason | None
+# Tokens that a prompt in evaluation must share, beyond what is there, to be waited for.
+_WORTH_WAITING = 32
+# Seconds between looks at whether a text can be evaluated.
+_PATIENCE = 0.02
 
 
 class Engine:
-    """Evaluates tokens and starts generations on one sequence.
+    """Evaluates tokens and runs generations.
 
-    logits_all keeps the logits of every token in `scores`; otherwise only `evaluate` writes there,
-    and only its last row.
+    logits_all keeps the logits of every token in `scores`, one text at a time; otherwise only
+    `evaluate` writes there, and only its last row.
     """
 
     def __init__(self, model: _core.Model, context: _core.Context, *, logits_all: bool = False):
         self.model = model
         self.context = context
-        self.lock = threading.RLock()
         self.logits_all = logits_all
         self.scores = Scores(context.n_ctx, model.config.n_vocab)
-        self._current: Stream | None = None
+        self.tokenizer = model.tokenizer
+        self._turn = threading.Condition()
+        self._is_busy = False  # a thread has the lead; it alone touches what follows
+        self._has_cancelled = False  # the evaluation that runs
+        self._waiting: deque[Stream] = deque()  # any thread may append
+        self._running: list[Stream] = []  # in order of arrival
+        n_sequences = 1 if logits_all else context.max_sequences
+        self._owners: list[Stream | None] = [None] * n_sequences  # of the sequences
+        self._last_use = [0] * n_sequences
+        self._n_uses = 0
+        self._current = 0  # the sequence that began a text last
+
+    # -- the current sequence ------------------------------------------------------------------
 
     @property
     def tokens(self) -> list[int]:
-        """The ids in the cache, oldest first."""
-        return self.context.tokens(_SEQUENCE)
+        """The ids in the cache of the text that was begun last, oldest first."""
+        return self.context.tokens(self._current)
 
     @property
     def length(self) -> int:
-        """How many tokens the cache holds."""
-        return self.context.length(_SEQUENCE)
+        """How many these are."""
+        return self.context.length(self._current)
 
     def trim(self, length: int) -> None:
-        """Forgets everything from position `length` on."""
-        with self.lock:
-            self.stop_stream()
-            self.context.trim(_SEQUENCE, length)
+        """Forgets what they are from position `length` on; a stream of theirs ends."""
+        with self._lead():
+            self._free_current()
+            self.context.trim(self._current, length)
 
     def evaluate(self, tokens: Sequence[int]) -> None:
-        """Appends `tokens` to the cache and keeps their logits (all, or the last one's).
+        """Appends `tokens` to the current text and keeps their logits (all, or the last one's).
 
         Raises ContextFullError when they do not fit, InvalidArgumentError for a bad id.
         """
-        with self.lock:
-            self.stop_stream()
+        with self._lead():
+            self._free_current()
             self._append(tokens)
 
     def _append(self, tokens: Sequence[int]) -> None:
+        sequence, n_batch = self._current, self.context.n_batch
         wanted = self.length + len(tokens)
         if wanted > self.context.n_ctx:
             raise ContextFullError(
                 f"Requested tokens ({wanted}) exceed context window of {self.context.n_ctx}"
             )
-        for start in range(0, len(tokens), self.context.n_batch):
-            batch = list(tokens[start : start + self.context.n_batch])
-            if self.logits_all:
-                self.context.decode([(_SEQUENCE, batch, "all")])
-            elif start + len(batch) == len(tokens):
-                self.context.decode([(_SEQUENCE, batch, "last")])
-            else:
-                self.context.decode([(_SEQUENCE, batch, "none")])
-                continue
-            self.scores.store(self.length, self.context.logits())
+        self._last_use[sequence] = self._next_use()
+        while self.context.pages_to_append(sequence, len(tokens)) > self.context.n_free_pages:
+            if not self._evict(sequence) and not self._interrupt_paused():
+                raise ContextFullError(
+                    f"{len(tokens)} tokens do not fit beside the texts that are being generated"
+                )
+        for start in range(0, len(tokens), n_batch):
+            batch = list(tokens[start : start + n_batch])
+            is_last = start + len(batch) == len(tokens)
+            wants: _core.WantLogits = "all" if self.logits_all else "last" if is_last else "none"
+            self._decode(sequence, batch, wants)
+            if wants != "none":
+                self.scores.store(self.length, self.context.logits())
 
-    def start(self, prompt: Sequence[int], params: GenerationParams) -> Stream:
+    def _decode(self, sequence: int, tokens: list[int], wants: _core.WantLogits) -> None:
+        try:
+            self.context.decode([(sequence, tokens, wants)])
+        except CancelledError:
+            if not self._has_cancelled:
+                raise
+            # The cancel of a stream came too late for its own evaluation.
+            self._has_cancelled = False
+            self.context.decode([(sequence, tokens, wants)])
+
+    def _free_current(self) -> None:
+        owner = self._owners[self._current]
+        if owner is not None:
+            owner.fail(PyllamacppError("this stream ended early: its context was changed"))
+            self._retire(owner)
+
+    # -- generations ---------------------------------------------------------------------------
+
+    def start(
+        self, prompt: Sequence[int], params: GenerationParams, *, keeps_up: bool = True
+    ) -> Stream:
         """A generation that continues `prompt`; what the cache holds of it is reused.
+
+        keeps_up: see `Stream`.
 
         Raises ContextFullError when the prompt leaves no room, InvalidArgumentError for a bad
         prompt or sampling parameter.
         """
-        with self.lock:
-            self.stop_stream()
-            if self.logits_all and len(prompt) < self.context.n_ctx:
-                self._keep_prompt_logits(prompt)
-            stream = Stream(self, prompt, params)
-            self._current = stream
+        self._check(prompt, params)
+        stream = Stream(self, prompt, params, keeps_up=keeps_up)
+        if params.max_tokens == 0:
+            stream.steps.append(Step("", None, "length"))
+            stream.is_finished = True
             return stream
+        with self._turn:
+            self._waiting.append(stream)
+        return stream
 
-    def stop_stream(self) -> None:
-        """Ends the stream that is open, if one is."""
-        if self._current is not None:
-            self._current.overtake()
-            self._current = None
+    def _check(self, prompt: Sequence[int], params: GenerationParams) -> None:
+        n_ctx, n_vocab = self.context.n_ctx, self.model.config.n_vocab
+        if len(prompt) == 0:
+            raise InvalidArgumentError("the prompt has no tokens")
+        if len(prompt) > n_ctx:
+            raise ContextFullError(
+                f"Requested tokens ({len(prompt)}) exceed context window of {n_ctx}"
+            )
+        for token in (min(prompt), max(prompt)):
+            if not 0 <= token < n_vocab:
+                raise InvalidArgumentError(f"token {token} is outside the vocabulary of {n_vocab}")
+        if not 0 <= params.n_keep < n_ctx:
+            raise InvalidArgumentError(
+                f"n_keep must lie in 0 .. {n_ctx - 1}, found {params.n_keep}"
+            )
+        native(params.sampling).check()
+
+    def next_step(self, stream: Stream) -> Step:
+        """The next step of a stream: made already, by the thread in the lead, or by this one."""
+        while True:
+            with self._turn:
+                while True:
+                    step = stream.take()
+                    if step is not None:
+                        return step
+                    if not self._is_busy:
+                        self._is_busy = True
+                        break
+                    self._turn.wait()
+            try:
+                has_advanced = self._advance()
+            finally:
+                self._give_up_lead()
+            if not has_advanced:  # others hold what this stream needs, until they are taken from
+                with self._turn:
+                    self._turn.wait(_PATIENCE)
+
+    def cancel(self, stream: Stream) -> None:
+        """Ends a stream; see `Stream.cancel`."""
+        with self._turn:
+            if stream.is_finished and not stream.steps:
+                return
+            stream.is_cancelled = stream.is_finished = True
+            if stream in self._waiting:
+                self._waiting.remove(stream)
+            elif not self._is_busy:
+                self._retire(stream)
+            elif stream in self._running:
+                self._has_cancelled = True
+                self.context.cancel()
+            self._turn.notify_all()
+
+    def close(self) -> None:
+        """Ends all streams; their next steps raise PyllamacppError."""
+        with self._lead():
+            for stream in [*self._running, *self._waiting]:
+                stream.steps.clear()
+                stream.fail(PyllamacppError("the model was closed"))
+            self._running.clear()
+            self._waiting.clear()
+
+    @contextmanager
+    def _lead(self) -> Iterator[None]:
+        """Nobody else evaluates or changes sequences meanwhile."""
+        with self._turn:
+            while self._is_busy:
+                self._turn.wait()
+            self._is_busy = True
+        try:
+            yield
+        finally:
+            self._give_up_lead()
+
+    def _give_up_lead(self) -> None:
+        with self._turn:
+            self._is_busy = False
+            self._turn.notify_all()
+
+    # -- what the thread in the lead does --------------------------------------------------------
+
+    def _advance(self) -> bool:
+        """One evaluation for the texts that want steps; False if there are none."""
+        for stream in [s for s in self._running if s.is_cancelled]:
+            self._retire(stream)
+        self._admit()
+        batch = [s for s in self._running if s.wants_steps]
+        self._make_room(batch)
+        if not batch:
+            return False
+        for stream in batch:
+            stream.guess()
+        try:
+            found = _core.advance([(s.generation, s.by_python) for s in batch])
+        except CancelledError:
+            if not self._has_cancelled:
+                raise
+            self._has_cancelled = False
+            return True
+        for stream, steps in zip(batch, found, strict=True):
+            self._deliver(stream, steps)
+        return True
+
+    def _deliver(self, stream: Stream, steps: _core.GenerationSteps) -> None:
+        try:
+            stream.add(steps or stream.sample_if_ready())
+            if self.logits_all and stream.n_generated:
+                self.scores.store(self.length, self.context.logits()[-1:])
+        except Exception as error:  # of this text alone: a filter, a processor, bad logits
+            stream.fail(error)
+        if stream.is_finished:
+            self._retire(stream)
+
+    def _admit(self) -> None:
+        """Gives sequences to texts that wait, in order."""
+        for stream in [s for s in self._waiting if s.wants_steps or s.is_finished]:
+            if stream.is_finished:
+                self._waiting.remove(stream)
+                continue
+            text = stream.prompt if stream.generation is None else stream.generation.pending
+            wanted = [] if stream.params.prompt_log_probs else text[:-1]
+            source, n_shared = self.context.best_match(wanted)
+            if self._is_soon_there(wanted, n_shared):
+                return
+            if None not in self._owners and not self._interrupt_paused():
+                return
+            sequence = self._choose_sequence(source, n_shared)
+            n_new = len(text) - n_shared
+            if self._running and not self._has_room(n_new, sequence, source):
+                return
+            self._waiting.remove(stream)
+            self._begin(stream, sequence, source if n_shared else sequence)
+
+    def _begin(self, stream: Stream, sequence: int, source: int) -> None:
+        self._owners[sequence] = stream
+        self._running.append(stream)
+        self._current = sequence
+        try:
+            if source != sequence:
+                self.context.fork(source, sequence)
+            if stream.generation is not None:  # it was interrupted
+                stream.generation.resume(sequence)
+                return
+            if self.logits_all:
+                self._keep_prompt_logits(stream.prompt)
+            stream.begin(self.context, sequence)
+        except PyllamacppError as error:
+            stream.fail(error)
+            self._retire(stream)
 
     def _keep_prompt_logits(self, prompt: Sequence[int]) -> None:
         """Evaluates all of `prompt` but its last token, which a generation evaluates itself."""
-        shared = 0
-        for ours, theirs in zip(self.tokens, prompt[:-1], strict=False):
-            if ours != theirs:
-                break
-            shared += 1
-        self.context.trim(_SEQUENCE, shared)
-        self._append(prompt[shared:-1])
+        _, n_shared = self.context.best_match(prompt[:-1])
+        self.context.trim(self._current, n_shared)
+        self._append(prompt[n_shared:-1])
 
+    def _is_soon_there(self, prompt: Sequence[int], n_shared: int) -> bool:
+        """Whether a prompt that is being evaluated begins so alike that waiting for it pays."""
+        enough = n_shared + _WORTH_WAITING
+        for other in self._running:
+            generation = other.generation
+            if generation is None or generation.n_pending <= 1 or len(prompt) < enough:
+                continue
+            if list(prompt[:enough]) == other.prompt[:enough]:
+                return True
+        return False
 
-def _native(sampling: SamplingParams) -> _core.SamplingParams:
-    values = {entry.name: getattr(sampling, entry.name) for entry in fields(sampling)}
-    if sampling.samplers is None:
-        del values["samplers"]
-    return _core.SamplingParams(**values)
+    def _choose_sequence(self, source: int, n_shared: int) -> int:
+        """A sequence without owner: the one to continue, else an empty one, else the oldest."""
+        free = [i for i, owner in enumerate(self._owners) if owner is None]
+        if n_shared and source in free and self.context.length(source) == n_shared:
+            return source
+        others = [i for i in free if i != source or not n_shared] or free
+        return min(others, key=lambda i: (self.context.length(i) > 0, self._last_use[i]))
 
+    def _has_room(self, n_tokens: int, sequence: int, source: int) -> bool:
+        """Whether so many more tokens fit, once old and paused texts are given up."""
+        n_pages = n_tokens // self.context.page_tokens + 2
+        while self.context.n_free_pages < n_pages:
+            if not self._evict(sequence, source) and not self._interrupt_paused():
+                return False
+        return True
 
-class Stream(Iterator[Step]):
-    """The steps of one generation. The first one evaluates the prompt.
+    def _make_room(self, batch: list[Stream]) -> None:
+        """Pages for what the batch appends: old and paused texts go, then the youngest waits."""
+        while batch and self._pages_wanted(batch) > self.context.n_free_pages:
+            if self._evict() or self._interrupt_paused():
+                continue
+            youngest = batch.pop()
+            if batch:
+                self._interrupt(youngest)
+            else:
+                youngest.fail(OutOfMemoryError("the cache has no room for this text"))
+                self._retire(youngest)
 
-    n_generated: tokens so far, without one that ended the text.
-    Raises KeyboardInterrupt within a step when Ctrl-C is pressed; the cache stays consistent.
-    """
+    def _pages_wanted(self, batch: Iterable[Stream]) -> int:
+        left, n_pages = self.context.n_batch, 0
+        for stream in batch:
+            assert stream.generation is not None
+            n = min(left, stream.generation.n_pending)
+            left -= n
+            n_pages += self.context.pages_to_append(stream.generation.sequence, n)
+        return n_pages
 
-    def __init__(self, engine: Engine, prompt: Sequence[int], params: GenerationParams) -> None:
-        self._engine = engine
-        self._finished = False
-        self._generation: _core.Generation | None = _core.Generation(
-            engine.context,
-            list(prompt),
-            sequence=_SEQUENCE,
-            max_tokens=params.max_tokens,
-            min_tokens=params.min_tokens,
-            stop=list(params.stop),
-            sampling=_native(params.sampling),
-        )
-        self.n_prompt_tokens = self._generation.n_prompt_tokens
-        self.n_generated = 0
+    def _interrupt_paused(self) -> bool:
+        """Interrupts a text whose steps nobody takes; False if there is none."""
+        paused = [s for s in self._running if not s.wants_steps]
+        if paused:
+            self._interrupt(paused[-1])
+        return bool(paused)
 
-    def __next__(self) -> Step:
-        """The next step. Raises PyllamacppError when another call has used the model since."""
-        if self._finished:
-            raise StopIteration
-        with self._engine.lock:
-            if self._generation is None:
-                raise PyllamacppError(
-                    "this stream ended early: another call has used the same model since"
-                )
-            text, token, reason = self._generation.next()
-            if token >= 0 and not self._engine.model.tokenizer.ends_generation(token):
-                self.n_generated += 1
-            if self._engine.logits_all:
-                self._engine.scores.store(self._engine.length, self._engine.context.logits()[-1:])
-            if reason is not None:
-                self._finished = True
-        return Step(text, None if token < 0 else token, reason)
+    def _interrupt(self, stream: Stream) -> None:
+        """Takes a text's memory; it is evaluated again later, to the same bits."""
+        assert stream.generation is not None
+        stream.generation.interrupt()
+        self._running.remove(stream)
+        self._owners[stream.generation.sequence] = None
+        with self._turn:
+            self._waiting.appendleft(stream)
 
-    def overtake(self) -> None:
-        """Lets go of the cache: the engine serves another call now."""
-        self._generation = None
+    def _evict(self, *keep: int) -> bool:
+        """Empties the sequence without owner that was used longest ago; False if there is none."""
+        old = [
+            i
+            for i, owner in enumerate(self._owners)
+            if owner is None and i not in keep and self.context.length(i) > 0
+        ]
+        if not old:
+            return False
+        self.context.trim(min(old, key=self._last_use.__getitem__), 0)
+        return True
+
+    def _retire(self, stream: Stream) -> None:
+        """The text is complete, or given up; its sequence is free."""
+        if stream not in self._running:
+            return
+        self._running.remove(stream)
+        sequence = next(i for i, owner in enumerate(self._owners) if owner is stream)
+        self._owners[sequence] = None
+        self._last_use[sequence] = self._next_use()
+
+    def _next_use(self) -> int:
+        self._n_uses += 1
+        return self._n_uses

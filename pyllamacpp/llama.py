@@ -59,8 +59,7 @@ _T = TypeVar("_T")
 class Llama:
     """A model and its context.
 
-    Calls from several threads wait for each other. Only one stream can be open: a call that uses
-    the model ends it, and its next item raises `PyllamacppError`.
+    Calls from several threads, and open streams, are evaluated together and share the weights.
     """
 
     def __init__(
@@ -188,7 +187,7 @@ class Llama:
     def close(self) -> None:
         """Frees the model and its context. Calls that need them raise PyllamacppError then."""
         if self._engine is not None:
-            self._engine.stop_stream()
+            self._engine.close()
         self._engine = None
         self._model = None
         self._chat = None
@@ -398,16 +397,15 @@ class Llama:
     def _complete(
         self, tokens: list[int], params: GenerationParams, shape: CompletionShape, echoed: str
     ) -> Completion:
-        with self.engine.lock:
-            started = perf_counter()
-            steps = self.engine.start(tokens, params)
-            pieces = [echoed]
-            reason = None
-            for step in steps:
-                pieces.append(step.text)
-                reason = step.finish_reason
-            self._report(steps, started)
-            n_generated = steps.n_generated
+        started = perf_counter()
+        steps = self.engine.start(tokens, params, keeps_up=False)
+        pieces = [echoed]
+        reason = None
+        for step in steps:
+            pieces.append(step.text)
+            reason = step.finish_reason
+        self._report(steps, started)
+        n_generated = steps.n_generated
         return shape.whole("".join(pieces), reason, len(tokens), n_generated)
 
     def _stream(

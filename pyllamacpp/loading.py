@@ -9,6 +9,9 @@ from .log import logger
 
 Repack = Literal["auto", "never"]
 
+# Texts at a time for each n_ctx tokens of cache; what bounds them is the memory they take.
+MOST_SEQUENCES = 64
+
 
 def load(
     path: str,
@@ -21,10 +24,12 @@ def load(
     type_v: str = "f16",
     repack: Repack = "auto",
     shrink: bool = False,
+    n_parallel: int = 1,
 ) -> tuple[_core.Model, _core.Context]:
     """The model and a context, if they fit into the memory there is.
 
     n_ctx: 0 is the model's own. shrink: take the largest context that fits instead of refusing.
+    n_parallel: how many texts of n_ctx tokens the cache has room for at a time.
 
     Raises OutOfMemoryError before anything is loaded, saying what would fit, and what loading
     raises. A model whose weights exceed memory runs from the file, slowly: a warning says so.
@@ -35,6 +40,7 @@ def load(
         "n_threads_batch": n_threads_batch,
         "type_k": type_k,
         "type_v": type_v,
+        "n_parallel": n_parallel,
     }
     plan = _core.plan_memory(path, n_ctx=n_ctx, repack=repack, **shape)
     if shrink and not plan.fits and 0 < plan.most_ctx < plan.n_ctx:
@@ -49,4 +55,5 @@ def load(
             (plan.available - plan.own) / 2**30,
         )
     model = _core.Model(path, repack=plan.repack, n_threads=n_threads)
-    return model, _core.Context(model, n_ctx=plan.n_ctx, **shape)
+    n_sequences = MOST_SEQUENCES * n_parallel
+    return model, _core.Context(model, n_ctx=plan.n_ctx, max_sequences=n_sequences, **shape)

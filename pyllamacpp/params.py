@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 RANDOM_SEED = 0xFFFFFFFF
 """The seed that stands for "a random one"; every other value, 0 included, is itself."""
@@ -108,6 +112,40 @@ def _check_seed(seed: int) -> None:
         raise InvalidArgumentError(f"seed must lie in 0 .. 2**64-1, found {seed}")
 
 
+WhenFull = Literal["stop", "error", "shift"]
+
+LogitsProcessor = Callable[
+    ["npt.NDArray[np.intc]", "npt.NDArray[np.single]"], "npt.NDArray[np.single]"
+]
+"""From the ids so far [n] and the logits [n_vocab], which it may change, to the logits to use."""
+
+StoppingCriteria = Callable[["npt.NDArray[np.intc]", "npt.NDArray[np.single]"], bool]
+"""From the ids so far [n], the new one included, and the logits [n_vocab]: whether to stop."""
+
+
+class TokenFilter(Protocol):
+    """What a text may be, token by token."""
+
+    def fill(self, mask: npt.NDArray[np.uint32], /) -> bool:
+        """Sets bit i % 32 of word i // 32 for each token i that may come next.
+
+        False: every token may, and the mask is as it was.
+        """
+
+    def accept(self, token: int, /) -> None:
+        """Takes note of the token that was chosen."""
+
+    def done(self) -> bool:
+        """Whether the text is complete: only an end-of-text token may come."""
+
+
+class Drafter(Protocol):
+    """Guesses the tokens that come next."""
+
+    def guess(self, tokens: list[int], /) -> list[int]:
+        """What may follow `tokens`; none where it has no idea."""
+
+
 @dataclass(frozen=True)
 class GenerationParams:
     """One completion: when it ends and how it is sampled.
@@ -115,17 +153,42 @@ class GenerationParams:
     max_tokens: tokens to generate at most; < 0 is until the context is full.
     min_tokens: before so many tokens, end-of-text tokens are barred and stop strings do not count.
     stop: strings that end the text; the earliest in the text counts and is not returned.
+    ignore_eos: end-of-text tokens end nothing.
+    n_log_probs: each step has the log-probabilities of its token and of so many best ones; None is
+        neither. prompt_log_probs: the prompt's tokens have them too; it is evaluated as a whole.
+    when_full: the text that would outgrow the context ends ("stop"), raises ContextFullError
+        ("error") or loses the older half of what comes after its first n_keep tokens ("shift").
+    processors, criteria: called for every token, in order; see `LogitsProcessor`.
+    token_filter: what the text may be; it serves one generation.
+    drafter: guesses what comes next, to be checked together: the same text in less time.
     """
 
     max_tokens: int = -1
     stop: tuple[str, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
     min_tokens: int = 0
+    ignore_eos: bool = False
+    n_log_probs: int | None = None
+    prompt_log_probs: bool = False
+    when_full: WhenFull = "stop"
+    n_keep: int = 0
+    processors: tuple[LogitsProcessor, ...] = ()
+    criteria: tuple[StoppingCriteria, ...] = ()
+    token_filter: TokenFilter | None = None
+    drafter: Drafter | None = None
 
     def __post_init__(self) -> None:
-        _check_int32("min_tokens", self.min_tokens)
-        if self.min_tokens < 0:
-            raise InvalidArgumentError(f"min_tokens must be >= 0, found {self.min_tokens}")
+        for name in ("min_tokens", "n_keep", "n_log_probs"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            _check_int32(name, value)
+            if value < 0:
+                raise InvalidArgumentError(f"{name} must be >= 0, found {value}")
+        if self.when_full not in ("stop", "error", "shift"):
+            raise InvalidArgumentError(
+                f"when_full must be 'stop', 'error' or 'shift', found {self.when_full!r:.80}"
+            )
 
 
 class MoreSampling(TypedDict, total=False):

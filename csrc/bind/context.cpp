@@ -95,15 +95,41 @@ void register_context(py::module_& m) {
   py::class_<PyContext, std::shared_ptr<PyContext>>(m, "Context", "A model with a KV cache.")
       .def(py::init([](std::shared_ptr<Model> model, int32_t n_ctx, int32_t n_batch,
                        int32_t n_threads, int32_t n_threads_batch, int32_t max_sequences,
-                       const std::string& type_k, const std::string& type_v, bool measure_inputs) {
+                       const std::string& type_k, const std::string& type_v, bool measure_inputs,
+                       int32_t n_parallel) {
              return std::make_shared<PyContext>(
-                 std::move(model), ContextParams{n_ctx, n_batch, n_threads, n_threads_batch,
-                                                 max_sequences, kv_type_named("type_k", type_k),
-                                                 kv_type_named("type_v", type_v), measure_inputs});
+                 std::move(model),
+                 ContextParams{n_ctx, n_batch, n_threads, n_threads_batch, max_sequences,
+                               kv_type_named("type_k", type_k), kv_type_named("type_v", type_v),
+                               measure_inputs, n_parallel});
            }),
            py::arg("model"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
            py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1,
-           py::arg("type_k") = "f16", py::arg("type_v") = "f16", py::arg("measure_inputs") = false)
+           py::arg("type_k") = "f16", py::arg("type_v") = "f16", py::arg("measure_inputs") = false,
+           py::arg("n_parallel") = 0)
+      .def_property_readonly("max_sequences",
+                             [](PyContext& c) { return c.context.params().max_sequences; })
+      .def_property_readonly(
+          "page_tokens", [](PyContext& c) { return c.context.model().backend(0).kv_page_tokens(); },
+          "Tokens of a page of the KV cache.")
+      .def_property_readonly(
+          "n_free_pages",
+          [](PyContext& c) { return c.exclusive([&] { return c.context.n_free_pages(); }); },
+          "Pages of the KV cache that no sequence holds.")
+      .def(
+          "pages_to_append",
+          [](PyContext& c, int32_t sequence, int32_t n) {
+            return c.exclusive([&] { return c.context.pages_to_append(sequence, n); });
+          },
+          py::arg("sequence"), py::arg("n"), "Free pages that n more tokens take.")
+      .def(
+          "best_match",
+          [](PyContext& c, const std::vector<int32_t>& tokens) {
+            const Context::Match found = c.exclusive([&] { return c.context.best_match(tokens); });
+            return std::pair(found.sequence, found.length);
+          },
+          py::arg("tokens"),
+          "(sequence, n): the sequence that begins with the most of `tokens`, and how many.")
       .def_property_readonly("n_ctx", [](PyContext& c) { return c.context.params().n_ctx; })
       .def_property_readonly("n_batch", [](PyContext& c) { return c.context.params().n_batch; })
       .def_property_readonly("n_threads", [](PyContext& c) { return c.context.params().n_threads; })

@@ -29,8 +29,9 @@ void register_memory_plan(py::module_& m) {
       "plan_memory",
       [](const std::string& path, int32_t n_ctx, int32_t n_batch, int32_t n_threads,
          int32_t n_threads_batch, const std::string& type_k, const std::string& type_v,
-         const std::string& repack, uint64_t available) {
+         const std::string& repack, uint64_t available, int32_t n_parallel) {
         ContextParams params;
+        params.n_parallel = n_parallel;
         params.n_ctx = n_ctx;
         params.n_batch = n_batch;
         params.n_threads = n_threads;
@@ -43,6 +44,7 @@ void register_memory_plan(py::module_& m) {
       py::arg("path"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
       py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("type_k") = "f16",
       py::arg("type_v") = "f16", py::arg("repack") = "auto", py::arg("available") = 0,
+      py::arg("n_parallel") = 1,
       "The plan from the file's header alone; available=0 is what this process may take now.");
   m.def("require_fit", &require_fit, py::arg("path"), py::arg("plan"),
         "Raises OutOfMemoryError that says what would fit unless the plan fits.");

@@ -6,13 +6,12 @@
 
 namespace pyllamacpp {
 
-KvCache::KvCache(std::vector<Backend*> backends, KvShape shape, int32_t n_ctx,
+KvCache::KvCache(std::vector<Backend*> backends, KvShape shape, int32_t n_ctx, int64_t n_tokens,
                  int32_t max_sequences)
     : backends_(std::move(backends)),
       n_ctx_(n_ctx),
       page_tokens_(backends_.front()->kv_page_tokens()) {
-  // Every sequence may leave its last page partly empty.
-  const int32_t n_pages = (n_ctx + page_tokens_ - 1) / page_tokens_ + max_sequences - 1;
+  const int32_t n_pages = int32_t((n_tokens + page_tokens_ - 1) / page_tokens_);
   shape.n_pages = n_pages;
   for (Backend* backend : backends_) layers_.push_back(backend->make_kv(shape));
   sequences_.resize(size_t(max_sequences));
@@ -36,15 +35,29 @@ void KvCache::release(int32_t page) {
   if (--uses_[size_t(page)] == 0) free_.push_back(page);
 }
 
+bool KvCache::shares_last_page(const Sequence& s) const {
+  return s.length % page_tokens_ != 0 && uses_[size_t(s.pages.back())] > 1;
+}
+
+int32_t KvCache::pages_to_append(int32_t sequence, int32_t n) const {
+  const Sequence& s = at(sequence);
+  if (n <= 0) return 0;
+  const int64_t n_pages = (int64_t(s.length) + n + page_tokens_ - 1) / page_tokens_;
+  return int32_t(n_pages - int64_t(s.pages.size())) + shares_last_page(s);
+}
+
 void KvCache::append(int32_t sequence, int32_t n) {
   Sequence& s = at(sequence);
   if (n <= 0) return;
   const int64_t length = int64_t(s.length) + n;
-  const size_t n_pages = size_t((length + page_tokens_ - 1) / page_tokens_);
-  const bool copy = s.length % page_tokens_ != 0 && uses_[size_t(s.pages.back())] > 1;
-  if (length > n_ctx_ || n_pages - s.pages.size() + copy > free_.size())
+  if (length > n_ctx_)
     fail(ErrorKind::context_full, "Requested tokens (", length, ") exceed context window of ",
          n_ctx_);
+  if (pages_to_append(sequence, n) > n_free_pages())
+    fail(ErrorKind::context_full, "no room for ", n, " more tokens of sequence ", sequence,
+         ": other sequences hold the rest of the cache");
+  const size_t n_pages = size_t((length + page_tokens_ - 1) / page_tokens_);
+  const bool copy = shares_last_page(s);
   const auto take = [this] {
     const int32_t page = free_.back();
     free_.pop_back();

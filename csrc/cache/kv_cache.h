@@ -13,10 +13,15 @@ namespace pyllamacpp {
 class KvCache {
  public:
   // `backends`: of each layer; all have the same kv_page_tokens(). `n_ctx`: tokens that one
-  // sequence, or all together, may hold. `shape`: of one layer; its number of pages is set here.
-  KvCache(std::vector<Backend*> backends, KvShape shape, int32_t n_ctx, int32_t max_sequences);
+  // sequence may hold. `n_tokens`: of all together, in whole pages; at least n_ctx. `shape`: of one
+  // layer; its number of pages is set here.
+  KvCache(std::vector<Backend*> backends, KvShape shape, int32_t n_ctx, int64_t n_tokens,
+          int32_t max_sequences);
 
   int32_t n_ctx() const { return n_ctx_; }
+  int32_t n_free_pages() const { return int32_t(free_.size()); }
+  // Free pages that append(sequence, n) takes.
+  int32_t pages_to_append(int32_t sequence, int32_t n) const;
   int32_t length(int32_t sequence) const { return at(sequence).length; }
   const int32_t* pages(int32_t sequence) const { return at(sequence).pages.data(); }
   KvLayer& layer(int32_t i) { return *layers_[size_t(i)]; }
@@ -37,6 +42,8 @@ class KvCache {
   // Throws Error(invalid_argument) for an index out of range.
   const Sequence& at(int32_t sequence) const;
   Sequence& at(int32_t sequence);
+  // Whether the page that append() writes first must be copied before.
+  bool shares_last_page(const Sequence& sequence) const;
   void release(int32_t page);
 
   std::vector<Backend*> backends_;  // of each layer

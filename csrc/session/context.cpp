@@ -54,6 +54,7 @@ ContextParams with_defaults(const ModelConfig& config, const Backend& backend, C
   if (in_range("n_threads_batch", p.n_threads_batch, 0, kMostThreads) == 0)
     p.n_threads_batch = p.n_threads;
   in_range("max_sequences", p.max_sequences, 1, kMostSequences);
+  in_range("n_parallel", p.n_parallel, 0, kMostSequences);
   for (const auto& [name, type] : {std::pair{"type_k", p.type_k}, std::pair{"type_v", p.type_v}})
     if (!backend.supports_kv(type, config.head_dim))
       fail(ErrorKind::unsupported, name, "=", traits(type).name, " is not possible with heads of ",
@@ -61,6 +62,11 @@ ContextParams with_defaults(const ModelConfig& config, const Backend& backend, C
            " values; f32, f16 and bf16 always are, q8_0 and q4_0 for multiples of 32; on a GPU "
            "f16 alone is");
   return p;
+}
+
+int64_t kv_tokens(const ContextParams& p, int32_t page_tokens) {
+  if (p.n_parallel > 0) return int64_t(p.n_ctx) * p.n_parallel;
+  return p.n_ctx + int64_t(p.max_sequences - 1) * page_tokens;
 }
 
 StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
@@ -79,7 +85,8 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
       cache_(kv_backends(*model_),
              {0, model_->config().n_kv_heads, model_->config().head_dim, params_.type_k,
               params_.type_v},
-             params_.n_ctx, params_.max_sequences),
+             params_.n_ctx, kv_tokens(params_, model_->backend(0).kv_page_tokens()),
+             params_.max_sequences),
       tokens_(size_t(params_.max_sequences)) {
   const int32_t n_layers = model_->config().n_layers, n_cpu = model_->n_cpu_layers();
   const StreamShape shape = stream_shape(model_->config(), params_);
@@ -96,6 +103,20 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
 const std::vector<int32_t>& Context::tokens(int32_t sequence) const {
   cache_.length(sequence);  // checks the index
   return tokens_[size_t(sequence)];
+}
+
+Context::Match Context::best_match(std::span<const int32_t> tokens) const {
+  Match best = {0, 0};
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    const std::vector<int32_t>& held = tokens_[i];
+    const size_t most = std::min(held.size(), tokens.size());
+    if (most <= size_t(best.length)) continue;
+    const auto end = held.begin() + std::ptrdiff_t(most);
+    const int32_t length =
+        int32_t(std::mismatch(held.begin(), end, tokens.begin()).first - held.begin());
+    if (length > best.length) best = {int32_t(i), length};
+  }
+  return best;
 }
 
 void Context::trim(int32_t sequence, int32_t length) {

@@ -18,15 +18,21 @@
 namespace pyllamacpp {
 
 struct ContextParams {
-  int32_t n_ctx = 0;      // tokens in the KV cache, all sequences together; 0: the model's own
-  int32_t n_batch = 512;  // rows of one forward pass
-  int32_t n_threads = 0;  // for single rows; 0: default_thread_count()
+  int32_t n_ctx = 0;            // tokens that one sequence may hold; 0: the model's own
+  int32_t n_batch = 512;        // rows of one forward pass
+  int32_t n_threads = 0;        // for single rows; 0: default_thread_count()
   int32_t n_threads_batch = 0;  // for larger batches; 0: as n_threads
   int32_t max_sequences = 1;
   DType type_k = DType::f16;  // of the KV cache
   DType type_v = DType::f16;
   bool measure_inputs = false;  // see Context::input_squares
+  // The KV cache holds n_parallel * n_ctx tokens, all sequences together. 0: n_ctx, and for each
+  // further sequence a page that it may leave partly empty.
+  int32_t n_parallel = 0;
 };
+
+// Tokens of the KV cache, in pages of `page_tokens`; the parameters have no zeros left but that.
+int64_t kv_tokens(const ContextParams& params, int32_t page_tokens);
 
 // The parameters without zeros. Throws Error for values out of range, or types of keys and values
 // that the backend cannot hold.
@@ -60,6 +66,18 @@ class Context {
 
   const std::vector<int32_t>& tokens(int32_t sequence) const;
   int32_t length(int32_t sequence) const { return int32_t(tokens(sequence).size()); }
+  // Of prompts like `tokens`, what is there already: the sequence that begins with most of them,
+  // and how many they have in common. {0, 0} where none has any.
+  struct Match {
+    int32_t sequence;
+    int32_t length;
+  };
+  Match best_match(std::span<const int32_t> tokens) const;
+  // Pages of the cache that are free, and that n more tokens of a sequence take.
+  int32_t n_free_pages() const { return cache_.n_free_pages(); }
+  int32_t pages_to_append(int32_t sequence, int32_t n) const {
+    return cache_.pages_to_append(sequence, n);
+  }
   // Forgets everything from position `length` on.
   void trim(int32_t sequence, int32_t length);
   // Makes `to` (whatever it held) equal to `from`, sharing its pages.

@@ -54,19 +54,22 @@ class Planner {
   }
 
  private:
-  uint64_t kv_bytes(const Backend& backend, int64_t n_tokens, DType k, DType v) const {
-    const int64_t page = backend.kv_page_tokens();
-    const int64_t n_pages = (n_tokens + page - 1) / page + params_.max_sequences - 1;
+  // Of a context of n_ctx tokens.
+  uint64_t kv_bytes(const Backend& backend, int64_t n_ctx, DType k, DType v) const {
+    const int32_t page = backend.kv_page_tokens();
+    ContextParams params = params_;
+    params.n_ctx = int32_t(n_ctx);
+    const int64_t n_pages = (kv_tokens(params, page) + page - 1) / page;
     return uint64_t(config_.n_layers) *
            backend.kv_bytes({n_pages, config_.n_kv_heads, config_.head_dim, k, v});
   }
 
   int64_t most_ctx(const Backend& backend, uint64_t bytes, DType k, DType v) const {
     const int64_t page = backend.kv_page_tokens();
-    const uint64_t per_page = kv_bytes(backend, page, k, v) / uint64_t(params_.max_sequences);
-    const int64_t pages =
-        int64_t(bytes / std::max<uint64_t>(1, per_page)) - params_.max_sequences + 1;
-    return std::max<int64_t>(0, pages * page);
+    const uint64_t first = kv_bytes(backend, page, k, v);
+    const uint64_t next = kv_bytes(backend, 2 * page, k, v) - first;
+    if (bytes < first) return 0;
+    return int64_t((bytes - first) / std::max<uint64_t>(1, next) + 1) * page;
   }
 
   GgufSet files_;

@@ -57,7 +57,7 @@ class Checked {
  public:
   Checked(int32_t n_ctx, int32_t n_sequences)
       : cache(std::vector<Backend*>(kLayers, &backend), {0, 3, 8, DType::f16, DType::f16}, n_ctx,
-              n_sequences),
+              n_ctx + int64_t(n_sequences - 1) * kPage, n_sequences),
         held(size_t(n_sequences)) {}
 
   static constexpr int32_t kLayers = 2;

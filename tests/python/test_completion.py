@@ -168,12 +168,22 @@ def test_bad_arguments_are_errors(llm: Llama) -> None:
         llm([10**6], max_tokens=1)
 
 
-def test_a_stream_that_was_overtaken_says_so(llm: Llama) -> None:
+def test_streams_and_calls_go_on_beside_each_other(llm: Llama) -> None:
+    alone = llm(FRANCE, max_tokens=16, temperature=0.0)["choices"][0]["text"]
+    streams = [llm(FRANCE, max_tokens=16, temperature=0.0, stream=True) for _ in range(2)]
+    texts = [next(stream)["choices"][0]["text"] for stream in streams]
+    llm("Another text", max_tokens=1)
+    assert [text + text_of(stream) for text, stream in zip(texts, streams, strict=True)] == [
+        alone
+    ] * 2
+
+
+def test_a_stream_whose_context_was_changed_says_so(llm: Llama) -> None:
     stream = llm(FRANCE, max_tokens=16, temperature=0.0, stream=True)
     next(stream)
-    llm("Another text", max_tokens=1)
-    with pytest.raises(PyllamacppError, match="another call"):
-        next(stream)
+    llm.reset()
+    with pytest.raises(PyllamacppError, match="its context was changed"):
+        text_of(stream)
 
 
 def test_a_stream_may_be_left_early(llm: Llama) -> None:
