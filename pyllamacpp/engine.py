@@ -138,6 +138,7 @@ class Engine:
         stream = Stream(self, prompt, params, keeps_up=keeps_up)
         if params.max_tokens == 0:
             stream.steps.append(Step("", None, "length"))
+            stream.finish_reason = "length"
             stream.is_finished = True
             return stream
         with self._turn:

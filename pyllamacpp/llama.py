@@ -2,236 +2,47 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from operator import index
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
-from . import _core, log
 from .chat.format import ChatFormat
-from .completion import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    Completion,
-    CompletionChunk,
-    CompletionShape,
-    as_chat,
-    as_chat_chunks,
-)
-from .engine import Engine, Stream
-from .errors import (
-    ContextFullError,
-    FileError,
-    InvalidArgumentError,
-    ModelFileError,
-    PyllamacppError,
-    UnsupportedError,
-)
-from .loading import load
-from .models.resolve import resolve_model
+from .chat_completion import ChatCompletion, ChatCompletionChunk, as_chat, as_chat_chunks
+from .completion import Completion, CompletionChunk, Prompt, Run, Shape
+from .drafting import Guesser
+from .errors import ContextFullError, InvalidArgumentError
+from .jobs import ChunkIterator, Job, achunks, aresult
+from .log_prob_text import LogProbText
 from .params import (
-    RANDOM_SEED,
     GenerationParams,
-    MoreSampling,
-    SamplingParams,
-    SeedSource,
-    bias_pairs,
     check_completion_arguments,
-    check_load_arguments,
-    kv_type,
+    flat_arguments,
+    generation_params,
+    log_prob_count,
     max_new_tokens,
-    more_sampling,
-    stop_strings,
+    text_counts,
 )
+from .session import Session
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    import numpy as np
-    import numpy.typing as npt
     from typing_extensions import Unpack
 
-_T = TypeVar("_T")
+    from .params import LogitsProcessor, MoreArguments, StoppingCriteria
+
+Prompts = str | list[int] | list[str] | list[list[int]]
 
 
-class Llama:
+class Llama(Session):
     """A model and its context.
 
     Calls from several threads, and open streams, are evaluated together and share the weights.
     """
 
-    def __init__(
-        self,
-        model_path: str | os.PathLike[str],
-        *,
-        n_gpu_layers: int = 0,
-        split_mode: int = 1,
-        main_gpu: int = 0,
-        tensor_split: list[float] | None = None,
-        vocab_only: bool = False,
-        use_mmap: bool = True,
-        use_mlock: bool = False,
-        kv_overrides: dict[str, bool | int | float | str] | None = None,
-        seed: int = RANDOM_SEED,
-        n_ctx: int = 512,
-        n_batch: int = 512,
-        n_ubatch: int = 512,
-        n_threads: int | None = None,
-        n_threads_batch: int | None = None,
-        rope_scaling_type: int | None = -1,
-        pooling_type: int = -1,
-        attention_type: int = -1,
-        rope_freq_base: float = 0.0,
-        rope_freq_scale: float = 0.0,
-        yarn_ext_factor: float = -1.0,
-        yarn_attn_factor: float = 1.0,
-        yarn_beta_fast: float = 32.0,
-        yarn_beta_slow: float = 1.0,
-        yarn_orig_ctx: int = 0,
-        logits_all: bool = False,
-        embedding: bool = False,
-        offload_kqv: bool = True,
-        flash_attn: bool = False,
-        op_offload: bool | None = None,
-        swa_full: bool | None = None,
-        no_perf: bool = False,
-        last_n_tokens_size: int = 64,
-        lora_base: str | None = None,
-        lora_scale: float = 1.0,
-        lora_path: str | None = None,
-        numa: bool | int = False,
-        chat_format: str | None = None,
-        chat_handler: object | None = None,
-        draft_model: object | None = None,
-        tokenizer: object | None = None,
-        type_k: int | str | None = None,
-        type_v: int | str | None = None,
-        spm_infill: bool = False,
-        verbose: bool = True,
-    ) -> None:
-        """Loads a model.
-
-        Args:
-            model_path: a GGUF file, or the name of a model fetched with `pyllamacpp pull`.
-            vocab_only: load the tokenizer and the metadata alone.
-            seed: of the completions that name none; any value but 0xFFFFFFFF (random) is itself.
-            n_ctx: tokens in the context; 0: as many as the model was made for.
-            n_batch, n_ubatch: tokens evaluated in one pass at most (the least of both).
-            n_threads, n_threads_batch: for single tokens and for prompts; None: a fitting number.
-            type_k, type_v: what the KV cache holds: "f32", "f16" (None), "bf16", "q8_0", "q4_0" or
-                ggml's number of it.
-            last_n_tokens_size: tokens that the penalties look back at.
-            logits_all: keep the logits of every token in `scores`.
-            chat_format: None: the file's own template; "chatml"; "chat_template.NAME": a named
-                template of the file.
-            verbose: turn on the `pyllamacpp` logger.
-            no_perf: leave timings out of it.
-
-        The other arguments are llama-cpp-python's. Hints that cannot be met here (GPU, mlock,
-        NUMA, ...) give one UserWarning each; what would change the text raises.
-
-        Raises:
-            ModelFileError: no such model, or not a readable file (a ValueError and an OSError).
-            FormatError: the file is not a sound GGUF. UnsupportedError: an argument, an
-            architecture or a type that this release lacks. OutOfMemoryError.
-        """
-        arguments = dict(locals())
-        arguments.pop("self")
-        check_load_arguments(arguments)
-        self._arguments: dict[str, Any] = arguments
-        self.verbose = verbose
-        self.chat_format = chat_format
-        self.n_batch = min(n_batch, n_ctx) if n_ctx else n_batch
-        self.last_n_tokens_size = last_n_tokens_size
-        self._reports_timing = verbose and not no_perf
-        self._n_ctx = n_ctx
-        self._seeds = SeedSource(seed)
-        self._engine: Engine | None = None
-        self._metadata: dict[str, str] | None = None
-        self._chat: ChatFormat | None = None
-        if verbose:
-            log.turn_on()
-        self.model_path = str(resolve_model(model_path))
-
-        started = perf_counter()
-        self._model: _core.Model | None
-        if vocab_only:
-            self._model = self._open(lambda: _core.Model(self.model_path, vocab_only=True))
-        else:
-            self._model, context = self._open(
-                lambda: load(
-                    self.model_path,
-                    n_ctx=n_ctx,
-                    n_batch=min(self.n_batch, n_ubatch),
-                    n_threads=n_threads or 0,
-                    n_threads_batch=n_threads_batch or 0,
-                    type_k=kv_type("type_k", type_k),
-                    type_v=kv_type("type_v", type_v),
-                )
-            )
-            self._engine = Engine(self._model, context, logits_all=logits_all)
-        if verbose:
-            took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
-            log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
-
-    def _open(self, open_model: Callable[[], _T]) -> _T:
-        try:
-            return open_model()
-        except FileError as error:
-            raise ModelFileError(str(error)) from error
-
-    # -- lifetime ------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Frees the model and its context. Calls that need them raise PyllamacppError then."""
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = None
-        self._model = None
-        self._chat = None
-
-    def __enter__(self) -> Llama:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The constructor's arguments: unpickling loads the model again."""
-        return self._arguments
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        arguments = dict(state)
-        self.__init__(arguments.pop("model_path"), **arguments)  # type: ignore[misc]
-
-    @property
-    def model(self) -> _core.Model:
-        """The loaded model. Raises PyllamacppError once closed."""
-        if self._model is None:
-            raise PyllamacppError("this Llama is closed")
-        return self._model
-
-    @property
-    def engine(self) -> Engine:
-        """The model with its context. Raises PyllamacppError once closed or with vocab_only."""
-        if self._engine is None:
-            if self.model.vocab_only:
-                raise PyllamacppError("this Llama holds a vocabulary only (vocab_only=True)")
-            raise PyllamacppError("this Llama is closed")
-        return self._engine
-
-    # -- completions ---------------------------------------------------------------------------
+    _chat: ChatFormat | None = None
 
     def create_completion(
         self,
-        prompt: str | list[int],
+        prompt: Prompts,
         suffix: str | None = None,
         max_tokens: int | None = 16,
         temperature: float = 0.8,
@@ -252,66 +63,54 @@ class Llama:
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: str | None = None,
-        stopping_criteria: object | None = None,
-        logits_processor: object | None = None,
+        stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         grammar: object | None = None,
         logit_bias: Mapping[int, float] | None = None,
-        **more: Unpack[MoreSampling],
+        **more: Unpack[MoreArguments],
     ) -> Completion | Iterator[CompletionChunk]:
-        """Continues a text.
+        """Continues a text, or several together.
 
         Args:
-            prompt: text (special tokens in it are parsed) or token ids (used as they are).
+            prompt: text (special tokens in it are parsed) or token ids (used as they are), or a
+                list of either: choice number i * n + j is the j-th text of prompt i.
+            suffix: text that comes after: put behind the result.
             max_tokens: None or <= 0: until the context is full, which is where it ends in any case.
             temperature, top_p, min_p, typical_p, top_k: see `SamplingParams`, as for the penalties,
                 which look at the constructor's last_n_tokens_size tokens.
+            logprobs: how many of the likeliest tokens to name for each one; 0: its own
+                log-probability alone.
             logit_bias: token id to what is added to its logit.
-            echo: put the prompt in front of the text.
+            echo: put the prompt in front of the text, and with logprobs its tokens too.
             stop: strings that end the text and are not part of it; the earliest counts.
-            stream: return an iterator of chunks; the last has no text and the finish reason.
-            seed: None: the next of the constructor's chain.
+            stream: return an iterator of chunks; the last of a text has none and the finish
+                reason. Its `cancel()` ends it at any time, from any thread.
+            seed: None: the next of the constructor's chain. The j-th text of a prompt has seed + j.
             model: the name to state in the result; None: the file's path.
             mirostat_mode, mirostat_tau, mirostat_eta: see `SamplingParams`.
-            more: what llama-cpp-python does not have: see `MoreSampling`.
+            stopping_criteria, logits_processor: see the types of `params`; called for each token.
+            more: what llama-cpp-python does not have: see `MoreArguments`.
 
         Raises:
             ContextFullError: the prompt leaves no room. UnsupportedError: another argument is
-            not at its default. InvalidArgumentError: a value out of range.
+            not at its default. InvalidArgumentError: a value out of range. CancelledError.
         """
-        check_completion_arguments(locals())
-        min_tokens, others = more_sampling(more)
-        tokens = self._prompt_tokens(prompt)
-        params = GenerationParams(
-            max_tokens=max_new_tokens(max_tokens, len(tokens), self.engine.context.n_ctx),
-            min_tokens=min_tokens,
-            stop=stop_strings(stop),
-            sampling=SamplingParams(
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                self._seeds.next(seed),
-                typical_p,
-                repeat_penalty,
-                frequency_penalty,
-                presence_penalty,
-                self.last_n_tokens_size,
-                bias_pairs(logit_bias),
-                mirostat_mode=mirostat_mode,
-                mirostat_tau=mirostat_tau,
-                mirostat_eta=mirostat_eta,
-                **others,
-            ),
-        )
-        shape = CompletionShape(self.model_path if model is None else model)
-        echoed = ""
-        if echo:
-            echoed = prompt if isinstance(prompt, str) else _text(self.detokenize(tokens))
-        if stream:
-            return self._stream(self.engine.start(tokens, params), shape, echoed)
-        return self._complete(tokens, params, shape, echoed)
+        job = self._completion(prompt, flat_arguments(locals()))
+        return ChunkIterator(job) if stream else job.finish()
 
     __call__ = create_completion
+
+    async def acreate_completion(
+        self, prompt: Prompts, **arguments: Any
+    ) -> Completion | AsyncIterator[CompletionChunk]:
+        """`create_completion` for asyncio; cancelling the task ends the evaluation.
+
+        With stream=True an async iterator of chunks.
+        """
+        job = self._completion(prompt, _with_defaults(Llama.create_completion, arguments))
+        if arguments.get("stream"):
+            return achunks(job)
+        return await aresult(job)
 
     def create_chat_completion(
         self,
@@ -338,160 +137,135 @@ class Llama:
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: str | None = None,
-        logits_processor: object | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         grammar: object | None = None,
         logit_bias: Mapping[int, float] | None = None,
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
-        **more: Unpack[MoreSampling],
+        **more: Unpack[MoreArguments],
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
         """Answers a conversation, in the format of the file's chat template.
 
         Args:
             messages: dicts with "role" and "content" (a string, or OpenAI's list of text parts).
             stream: return an iterator of chunks: the role, the text, the finish reason.
+            logprobs: state the log-probability of each token; top_logprobs: and of so many of
+                the likeliest in its place.
             The others are as in `create_completion`.
 
         Raises:
             InvalidArgumentError: the template refuses the messages. FormatError: the template is
             broken. Otherwise as `create_completion`.
         """
-        check_completion_arguments(locals())
-        chat = self._chat_format()
-        completion = self.create_completion(
-            chat.encode(messages),
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            min_p=min_p,
-            top_k=top_k,
-            stop=[*stop_strings(stop), *chat.stop],
-            stream=stream,
-            seed=seed,
-            model=model,
-            typical_p=typical_p,
-            repeat_penalty=repeat_penalty,
-            frequency_penalty=frequency_penalty,
-            presence_penalty=presence_penalty,
-            mirostat_mode=mirostat_mode,
-            mirostat_tau=mirostat_tau,
-            mirostat_eta=mirostat_eta,
-            logit_bias=logit_bias,
-            **more,
+        job = self._chat_completion(messages, flat_arguments(locals()))
+        return ChunkIterator(job) if stream else job.finish()
+
+    async def acreate_chat_completion(
+        self, messages: Sequence[Mapping[str, Any]], **arguments: Any
+    ) -> ChatCompletion | AsyncIterator[ChatCompletionChunk]:
+        """`create_chat_completion` for asyncio, as `acreate_completion`."""
+        job = self._chat_completion(
+            messages, _with_defaults(Llama.create_chat_completion, arguments)
         )
-        if isinstance(completion, dict):
-            return as_chat(completion)
-        return as_chat_chunks(completion)
+        if arguments.get("stream"):
+            return achunks(job)
+        return await aresult(job)
 
-    def _prompt_tokens(self, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            return self.tokenize(_bytes(prompt), special=True)
-        try:
-            return [index(token) for token in prompt]
-        except TypeError:
-            raise UnsupportedError(
-                "prompt must be a string or a list of token ids; "
-                "several prompts in one call are not supported by this release"
-            ) from None
+    # -- what both are made of -----------------------------------------------------------------
 
-    def _complete(
-        self, tokens: list[int], params: GenerationParams, shape: CompletionShape, echoed: str
-    ) -> Completion:
-        started = perf_counter()
-        steps = self.engine.start(tokens, params, keeps_up=False)
-        pieces = [echoed]
-        reason = None
-        for step in steps:
-            pieces.append(step.text)
-            reason = step.finish_reason
-        self._report(steps, started)
-        n_generated = steps.n_generated
-        return shape.whole("".join(pieces), reason, len(tokens), n_generated)
+    def _completion(
+        self, prompt: Prompts, arguments: dict[str, Any]
+    ) -> Job[Completion, CompletionChunk]:
+        prompts = self._prompts(prompt, bool(arguments["echo"]))
+        run = self._run(prompts, arguments, LogProbText.completion_layout)
+        return Job(run, lambda completion: completion, lambda chunks: chunks)
 
-    def _stream(
-        self, steps: Stream, shape: CompletionShape, echoed: str
-    ) -> Iterator[CompletionChunk]:
-        started = perf_counter()
-        if echoed:
-            yield shape.chunk(echoed)
-        for step in steps:
-            if step.text:
-                yield shape.chunk(step.text)
-            if step.finish_reason is not None:
-                self._report(steps, started)
-                yield shape.chunk("", step.finish_reason)
-
-    def _report(self, steps: Stream, started: float) -> None:
-        if self._reports_timing:
-            log.logger.info(
-                "%d prompt tokens, %d generated in %.2f s",
-                steps.n_prompt_tokens,
-                steps.n_generated,
-                perf_counter() - started,
-            )
-
-    def _chat_format(self) -> ChatFormat:
+    def _chat_completion(
+        self, messages: Sequence[Mapping[str, Any]], arguments: dict[str, Any]
+    ) -> Job[ChatCompletion, ChatCompletionChunk]:
         if self._chat is None:
             self._chat = ChatFormat.of_model(self.model, self.chat_format)
-        return self._chat
+        prompt = Prompt(self._chat.encode(messages), "", [])
+        run = self._run([prompt], arguments, LogProbText.chat_layout, self._chat.stop)
+        return Job(run, as_chat, as_chat_chunks)
 
-    # -- tokens --------------------------------------------------------------------------------
+    def _run(
+        self,
+        prompts: list[Prompt],
+        arguments: dict[str, Any],
+        layout: Any,
+        stop: tuple[str, ...] = (),
+    ) -> Run:
+        check_completion_arguments(arguments)
+        n, best_of = text_counts(arguments)
+        n_ctx, when_full = self.engine.context.n_ctx, arguments.get("when_full", "stop")
+        seeds = [self._seeds.next(arguments.get("seed")) for _ in prompts]
 
-    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
-        """Ids of `text`, any bytes.
+        def params_of(i: int, j: int) -> GenerationParams:
+            n_prompt = len(prompts[i].tokens)
+            return generation_params(
+                arguments,
+                seed=(seeds[i] + j) % (1 << 64),
+                penalty_last_n=self.last_n_tokens_size,
+                max_tokens=max_new_tokens(arguments["max_tokens"], n_prompt, n_ctx, when_full),
+                stop=stop,
+                drafter=self._drafter(),
+            )
 
-        add_bos: begin with the beginning-of-sequence token where the vocabulary asks for one.
-        special: parse special tokens in the text.
-        """
-        return self.model.tokenizer.encode(text, add_bos, special)
+        model = arguments.get("model")
+        return Run(
+            self.engine,
+            prompts,
+            params_of,
+            Shape(self.model_path if model is None else model),
+            n=n,
+            best_of=best_of,
+            echo=bool(arguments.get("echo")),
+            suffix=arguments.get("suffix") or "",
+            layout=None if log_prob_count(arguments) is None else layout,
+            keeps_up=bool(arguments.get("stream")),
+            reports=self._reports_timing,
+        )
 
-    def detokenize(
-        self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
-    ) -> bytes:
-        """Bytes of `tokens`, which may end inside a character.
+    def _prompts(self, prompt: Prompts, echo: bool) -> list[Prompt]:
+        """One prompt, or each of a list; with its text where it is echoed."""
+        if isinstance(prompt, str):
+            return [self._prompt(prompt, echo)]
+        items = list(prompt)
+        if items and isinstance(items[0], str | list | tuple):
+            return [self._prompt(cast("str | list[int]", item), echo) for item in items]
+        return [self._prompt(cast("list[int]", items), echo)]
 
-        prev_tokens: what came before, so that a space at the start is not lost.
-        special: give the names of control tokens, not nothing.
-        """
-        if prev_tokens:
-            before = self.detokenize(prev_tokens, special=special)
-            return self.detokenize([*prev_tokens, *tokens], special=special)[len(before) :]
+    def _prompt(self, prompt: str | list[int], echo: bool) -> Prompt:
+        if isinstance(prompt, str):
+            tokens = self.tokenize(prompt.encode("utf-8", "surrogateescape"), special=True)
+        else:
+            try:
+                tokens = [index(token) for token in prompt]
+            except TypeError:
+                raise InvalidArgumentError(
+                    f"a prompt must be a string or a list of token ids, found {prompt!r:.80}"
+                ) from None
+        if not echo:
+            return Prompt(tokens, "", [])
         tokenizer = self.model.tokenizer
-        text = b"".join(tokenizer.piece(token, special) for token in tokens)
-        # The space that SentencePiece vocabularies put before a text.
-        if len(tokens) > 0 and tokens[0] == tokenizer.bos and text.startswith(b" "):
-            return text[1:]
-        return text
+        pieces = [tokenizer.piece(token, isinstance(prompt, str)) for token in tokens]
+        if tokens and tokens[0] == tokenizer.bos:
+            pieces[0] = b""
+            # The space that SentencePiece vocabularies put before a text.
+            pieces[1:2] = [piece.removeprefix(b" ") for piece in pieces[1:2]]
+        text = b"".join(pieces).decode("utf-8", "replace")
+        return Prompt(tokens, prompt if isinstance(prompt, str) else text, pieces)
 
-    def token_bos(self) -> int:
-        """The beginning-of-sequence token, -1 if there is none."""
-        return _or_minus_one(self.model.tokenizer.bos)
+    def _drafter(self) -> Guesser | None:
+        return None if self.draft_model is None else Guesser(self.draft_model)
 
-    def token_eos(self) -> int:
-        """The end-of-sequence token, -1 if there is none."""
-        return _or_minus_one(self.model.tokenizer.eos)
+    def close(self) -> None:
+        """Frees the model and its context. Calls that need them raise PyllamacppError then."""
+        self._chat = None
+        super().close()
 
-    def token_nl(self) -> int:
-        """The token of a line feed (the last one, if it takes several)."""
-        return self.model.tokenizer.encode(b"\n", False, False)[-1]
-
-    # -- evaluation ----------------------------------------------------------------------------
-
-    def eval(self, tokens: Sequence[int]) -> None:
-        """Appends tokens to the context and evaluates them.
-
-        Their logits are in `scores`: with logits_all one row each, else the last token's only.
-        Raises ContextFullError when they do not fit; then nothing is appended.
-        """
-        self.engine.evaluate(tokens)
-
-    def reset(self) -> None:
-        """Empties the context."""
-        self.engine.trim(0)
-
-    def set_seed(self, seed: int) -> None:
-        """Starts the chain of seeds for completions that name none."""
-        self._seeds.set(seed)
+    # -- token by token ------------------------------------------------------------------------
 
     def generate(
         self,
@@ -510,145 +284,59 @@ class Llama:
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         penalize_nl: bool = True,
-        logits_processor: object | None = None,
-        stopping_criteria: object | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
         grammar: object | None = None,
-        **more: Unpack[MoreSampling],
+        **more: Unpack[MoreArguments],
     ) -> Generator[int, Sequence[int] | None, None]:
         """Yields token ids that continue `tokens`, without end; end-of-text ids are yielded too.
 
         reset: False: continue what the context holds, then `tokens`. `.send(ids)` puts ids after
-        the token last yielded. penalize_nl must be True.
+        the token last yielded. penalize_nl must be True. stopping_criteria end it, as does a
+        grammar whose text is complete.
         Raises ContextFullError when the context is full, UnsupportedError as `create_completion`.
         """
-        check_completion_arguments(locals())
-        min_tokens, others = more_sampling(more)
+        arguments = flat_arguments(locals())
+        check_completion_arguments(arguments)
         prompt = [*([] if reset else self.engine.tokens), *tokens]
+        n_ctx = self.n_ctx()
         seed = self._seeds.next(None)
         # Each pass is one generation: it ends at an end-of-text token or when ids are sent.
         while True:
-            params = GenerationParams(
-                min_tokens=min_tokens,
-                sampling=SamplingParams(
-                    temp,
-                    top_k,
-                    top_p,
-                    min_p,
-                    seed,
-                    typical_p,
-                    repeat_penalty,
-                    frequency_penalty,
-                    presence_penalty,
-                    self.last_n_tokens_size,
-                    mirostat_mode=mirostat_mode,
-                    mirostat_tau=mirostat_tau,
-                    mirostat_eta=mirostat_eta,
-                    **others,
-                ),
+            params = generation_params(
+                {**arguments, "temperature": temp},
+                seed=seed,
+                penalty_last_n=self.last_n_tokens_size,
+                max_tokens=-1,
+                drafter=self._drafter(),
             )
-            for step in self.engine.start(prompt, params):
-                token = step.token
-                if token is None and step.finish_reason == "stop":
-                    token = self.token_eos()
-                sent = None
-                if token is not None:
-                    prompt.append(token)
-                    sent = yield token
-                if sent is not None:
-                    prompt.extend(sent)
-                    break
-                if step.finish_reason == "length":
-                    n_ctx = self.n_ctx()
-                    raise ContextFullError(
-                        f"Requested tokens ({n_ctx + 1}) exceed context window of {n_ctx}"
-                    )
+            steps = self.engine.start(prompt, params)
+            try:
+                for step in steps:
+                    token, sent = step.token, None
+                    if token is not None:
+                        prompt.append(token)
+                        sent = yield token
+                    if sent is not None:
+                        prompt.extend(sent)
+                        break
+                    is_end = token is not None and steps.tokenizer.ends_generation(token)
+                    if step.finish_reason == "stop" and (grammar is not None or not is_end):
+                        return
+                    if step.finish_reason == "length":
+                        raise ContextFullError(
+                            f"Requested tokens ({n_ctx + 1}) exceed context window of {n_ctx}"
+                        )
+            finally:
+                steps.cancel()
             seed = self._seeds.next(None)
 
-    @property
-    def n_tokens(self) -> int:
-        """How many tokens the context holds; setting a smaller number forgets the rest."""
-        return self.engine.length
 
-    @n_tokens.setter
-    def n_tokens(self, length: int) -> None:
-        if not 0 <= length <= self.engine.length:
-            raise InvalidArgumentError(
-                f"n_tokens must lie in 0 .. {self.engine.length}, found {length}"
-            )
-        self.engine.trim(length)
+def _with_defaults(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a function but self and the first, where not given at their defaults."""
+    from inspect import Parameter, signature
 
-    @property
-    def input_ids(self) -> npt.NDArray[np.intc]:
-        """The ids in the context, int32 [n_ctx]; the first n_tokens count, the rest is 0."""
-        import numpy as np
-
-        ids = np.zeros(self.n_ctx(), dtype=np.intc)
-        ids[: self.n_tokens] = self.engine.tokens
-        return ids
-
-    @property
-    def scores(self) -> npt.NDArray[np.single]:
-        """Logits, float32 [n_ctx, n_vocab]; row i belongs to the i-th token in the context.
-
-        With logits_all=True every evaluated token has its row; otherwise the last one of each
-        `eval` call. Rows never written are 0.
-        """
-        return self.engine.scores.rows
-
-    @property
-    def eval_tokens(self) -> deque[int]:
-        """The ids in the context."""
-        return deque(self.engine.tokens, maxlen=self.n_ctx())
-
-    @property
-    def eval_logits(self) -> deque[list[float]]:
-        """Rows of logits: of all tokens with logits_all=True, else of the last one."""
-        n_tokens = self.n_tokens
-        first = 0 if self.engine.logits_all else max(0, n_tokens - 1)
-        return deque(self.scores[first:n_tokens].tolist())
-
-    # -- the model -----------------------------------------------------------------------------
-
-    def n_ctx(self) -> int:
-        """Tokens that the context holds at most."""
-        if self._engine is not None:
-            return self._engine.context.n_ctx
-        return self._n_ctx or self.model.config.n_ctx_train
-
-    def n_vocab(self) -> int:
-        """Entries of the vocabulary."""
-        return self.model.tokenizer.size
-
-    def n_embd(self) -> int:
-        """Width of the model."""
-        return self.model.config.n_embd
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The file's metadata as strings, without its arrays."""
-        if self._metadata is None:
-            self._metadata = {
-                key: _as_text(value)
-                for key, value in self.model.metadata.items()
-                if not isinstance(value, list)
-            }
-        return self._metadata
-
-
-def _or_minus_one(token: int | None) -> int:
-    return -1 if token is None else token
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.8g}" if isinstance(value, float) else str(value)
-
-
-def _bytes(text: str) -> bytes:
-    # Lone surrogates stand for bytes that were no UTF-8 where the text came from.
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+    parameters = list(signature(function).parameters.values())[2:]
+    named = {p.name: p.default for p in parameters if p.kind is not Parameter.VAR_KEYWORD}
+    more = {name: value for name, value in arguments.items() if name not in named}
+    return flat_arguments({**named, **arguments, "more": more})

@@ -107,8 +107,8 @@ def _check_strings(name: str, values: object) -> None:
         raise InvalidArgumentError(f"{name} must be a list of strings, found {values!r:.80}")
 
 
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 1 << 64:
+def _check_seed(seed: object) -> None:
+    if not isinstance(seed, Integral) or not 0 <= int(seed) < 1 << 64:
         raise InvalidArgumentError(f"seed must lie in 0 .. 2**64-1, found {seed}")
 
 
@@ -191,14 +191,24 @@ class GenerationParams:
             )
 
 
-class MoreSampling(TypedDict, total=False):
-    """What completions take beside llama-cpp-python's arguments; see `SamplingParams`.
+class MoreArguments(TypedDict, total=False):
+    """What completions take beside llama-cpp-python's arguments.
 
-    min_tokens: see `GenerationParams`; max_tokens and the context's size end a text in any case.
-    Lists of strings may be any sequence; samplers may also be one string, parted by ";".
+    n: texts for each prompt. best_of: generate so many and give out the n whose tokens have the
+        highest mean log-probability.
+    min_tokens, ignore_eos, when_full, n_keep: see `GenerationParams`; max_tokens and, unless
+        when_full says otherwise, the context's size end a text in any case. With "shift" and no
+        max_tokens only an end-of-text token or a stop string does.
+    The others: see `SamplingParams`. Lists of strings may be any sequence; samplers may also be
+    one string, parted by ";".
     """
 
+    n: int
+    best_of: int | None
     min_tokens: int
+    ignore_eos: bool
+    when_full: WhenFull
+    n_keep: int
     dynatemp_range: float
     dynatemp_exponent: float
     dry_multiplier: float
@@ -217,23 +227,113 @@ def sampler_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(";") if name.strip())
 
 
-def more_sampling(arguments: MoreSampling) -> tuple[int, dict[str, Any]]:
-    """min_tokens, and the other arguments as `SamplingParams` takes them.
+def flat_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The local variables of a method as its options, those in `more` among the others.
 
     Raises TypeError naming an argument that there is none of.
     """
-    known = MoreSampling.__annotations__
-    values: dict[str, Any] = dict(arguments)
-    for name in values:
-        if name not in known:
+    subjects = ("self", "prompt", "messages", "tokens", "more")
+    options = {name: value for name, value in arguments.items() if name not in subjects}
+    for name in arguments["more"]:
+        if name not in MoreArguments.__annotations__:
             raise TypeError(f"got an unexpected keyword argument {name!r}")
-    samplers = values.get("samplers")
-    if isinstance(samplers, str):
-        values["samplers"] = sampler_names(samplers)
+    return {**options, **arguments["more"]}
+
+
+def generation_params(
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    penalty_last_n: int,
+    max_tokens: int,
+    stop: Sequence[str] = (),
+    drafter: Drafter | None = None,
+) -> GenerationParams:
+    """What the options of a call ask for; `stop` comes on top.
+
+    Raises InvalidArgumentError for values of a wrong type.
+    """
+    n_log_probs = log_prob_count(options)
+    own = {
+        name: options[name]
+        for name in ("min_tokens", "ignore_eos", "when_full", "n_keep")
+        if name in options
+    }
+    return GenerationParams(
+        max_tokens=max_tokens,
+        stop=(*stop_strings(options.get("stop")), *stop),
+        sampling=_sampling_params(options, seed, penalty_last_n),
+        n_log_probs=n_log_probs,
+        prompt_log_probs=n_log_probs is not None and bool(options.get("echo")),
+        processors=_callables("logits_processor", options.get("logits_processor")),
+        criteria=_callables("stopping_criteria", options.get("stopping_criteria")),
+        drafter=drafter,
+        **own,
+    )
+
+
+def _sampling_params(options: Mapping[str, Any], seed: int, penalty_last_n: int) -> SamplingParams:
+    known = {entry.name for entry in fields(SamplingParams)} - {"seed", "logit_bias"}
+    values = {name: options[name] for name in known & options.keys()}
+    if isinstance(values.get("samplers"), str):
+        values["samplers"] = sampler_names(values["samplers"])
     for name in ("samplers", "dry_sequence_breakers"):
         if isinstance(values.get(name), Sequence) and not isinstance(values[name], str):
             values[name] = tuple(values[name])
-    return values.pop("min_tokens", 0), values
+    bias = bias_pairs(options.get("logit_bias"))
+    return SamplingParams(seed=seed, penalty_last_n=penalty_last_n, logit_bias=bias, **values)
+
+
+def _callables(name: str, value: Any) -> tuple[Any, ...]:
+    """One function, or those of a list; a list that can be called itself is one."""
+    if value is None:
+        return ()
+    if callable(value):
+        return (value,)
+    if isinstance(value, list | tuple) and all(callable(item) for item in value):
+        return tuple(value)
+    raise InvalidArgumentError(f"{name} must be a function or a list of them, found {value!r:.80}")
+
+
+def log_prob_count(options: Mapping[str, Any]) -> int | None:
+    """How many log-probabilities each token comes with; None: not even its own.
+
+    A number in `logprobs` (completions), or True there and a number in `top_logprobs` (chats).
+    Raises InvalidArgumentError for anything else.
+    """
+    wanted, top = options.get("logprobs"), options.get("top_logprobs")
+    if wanted is None or wanted is False:
+        if top is not None:
+            raise InvalidArgumentError("top_logprobs needs logprobs=True")
+        return None
+    count = (top or 0) if wanted is True else wanted
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise InvalidArgumentError(
+            f"the number of log-probabilities must be at least 0, found {count!r:.80}"
+        )
+    return count
+
+
+def text_counts(options: Mapping[str, Any]) -> tuple[int, int]:
+    """`n` and `best_of`: texts given out, and generated, for each prompt.
+
+    Raises InvalidArgumentError unless 1 <= n <= best_of <= 128, and for streams where they differ.
+    """
+    n, best_of = options.get("n", 1), options.get("best_of")
+    best_of = n if best_of is None else best_of
+    for name, value in (("n", n), ("best_of", best_of)):
+        if not isinstance(value, int) or not 1 <= value <= _MOST_TEXTS:
+            raise InvalidArgumentError(
+                f"{name} must lie in 1 .. {_MOST_TEXTS}, found {value!r:.80}"
+            )
+    if best_of < n:
+        raise InvalidArgumentError(f"best_of must be at least n ({n}), found {best_of}")
+    if best_of > n and options.get("stream"):
+        raise InvalidArgumentError("best_of cannot be streamed: the best is known at the end")
+    return n, best_of
+
+
+_MOST_TEXTS = 128
 
 
 def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
@@ -250,14 +350,20 @@ def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(checked)
 
 
-def max_new_tokens(max_tokens: int | None, n_prompt: int, n_ctx: int) -> int:
+def max_new_tokens(
+    max_tokens: int | None, n_prompt: int, n_ctx: int, when_full: WhenFull = "stop"
+) -> int:
     """llama-cpp-python's rule: prompt and text fit into n_ctx together; None or <= 0: all of it.
+
+    Where a full context does not end the text: max_tokens, or -1 for no bound.
 
     Raises ContextFullError when the prompt leaves no room.
     """
     room = n_ctx - n_prompt
     if room <= 0:
         raise ContextFullError(f"Requested tokens ({n_prompt}) exceed context window of {n_ctx}")
+    if when_full != "stop":
+        return -1 if max_tokens is None or max_tokens <= 0 else max_tokens
     return room if max_tokens is None or max_tokens <= 0 else min(max_tokens, room)
 
 
@@ -302,10 +408,16 @@ class SeedSource:
         self._chain = random.Random(chosen)
 
     def next(self, seed: int | None) -> int:
-        """`seed` itself where given, else the next of the chain (0 .. 2**64-1)."""
+        """`seed` itself where given, else the next of the chain (0 .. 2**64-1).
+
+        Raises InvalidArgumentError as `set`.
+        """
         if seed in (-1, RANDOM_SEED):
             return random.SystemRandom().getrandbits(64)
-        return self._chain.getrandbits(64) if seed is None else seed
+        if seed is None:
+            return self._chain.getrandbits(64)
+        _check_seed(seed)
+        return seed
 
 
 _NO_GPU = "this release runs on the CPU only"
@@ -342,19 +454,13 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "lora_scale": (None, 1.0),
     "lora_path": (None,),
     "chat_handler": (None,),
-    "draft_model": (None,),
     "tokenizer": (None,),
     "spm_infill": (None, False),
 }
 
 _REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
-    "suffix": (None,),
-    "logprobs": (None, False),
-    "top_logprobs": (None,),
     "tfs_z": (None, 1.0),
     "penalize_nl": (None, True),
-    "stopping_criteria": (None,),
-    "logits_processor": (None,),
     "grammar": (None,),
     "functions": (None,),
     "function_call": (None, "none"),
@@ -386,7 +492,13 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
     Raises UnsupportedError naming the argument, InvalidArgumentError for sizes out of range.
     """
     _refuse(arguments, _REFUSED_AT_LOAD)
-    for name, least in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("last_n_tokens_size", 0)):
+    for name, least in (
+        ("n_ctx", 0),
+        ("n_batch", 1),
+        ("n_ubatch", 1),
+        ("last_n_tokens_size", 0),
+        ("n_parallel", 1),
+    ):
         value = arguments[name]
         if not isinstance(value, int) or value < least:
             raise InvalidArgumentError(f"{name} must be an integer >= {least}, found {value!r}")
@@ -394,6 +506,11 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
         value = arguments[name]
         if value is not None and (not isinstance(value, int) or value < 0):
             raise InvalidArgumentError(f"{name} must be None or an integer >= 0, found {value!r}")
+    draft_model = arguments["draft_model"]
+    if draft_model is not None and not callable(draft_model):
+        raise InvalidArgumentError(
+            f"draft_model must be a function from ids to ids, found {draft_model!r:.80}"
+        )
     for name, (neutral, reason) in _HINTS.items():
         if not _is_one_of(arguments[name], neutral):
             # 3: the line that constructs the Llama.

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from . import _core
 from .errors import CancelledError, ContextFullError
 from .params import GenerationParams, SamplingParams
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 FinishReason = Literal["stop", "length"]
 
@@ -34,22 +31,40 @@ class Step:
     log_probs: LogProbs | None = None
 
 
+class Steps(Protocol):
+    """Who makes the steps: the engine."""
+
+    model: _core.Model
+    context: _core.Context
+    tokenizer: _core.Tokenizer
+
+    def next_step(self, stream: Stream) -> Step:
+        """The next step of a stream."""
+
+    def cancel(self, stream: Stream) -> None:
+        """Ends a stream."""
+
+
 class Stream(Iterator[Step]):
     """The steps of one generation, made while somebody waits for them.
 
     n_generated: tokens so far, without one that ended the text.
     keeps_up: whether the engine stops after a few steps that nobody has taken.
+    n_taken: steps that the caller has. finish_reason: of the last step that was made.
 
     A caller that gives a stream up before its last step must `cancel` it.
     """
 
     def __init__(
-        self, engine: Engine, prompt: Sequence[int], params: GenerationParams, *, keeps_up: bool
+        self, engine: Steps, prompt: Sequence[int], params: GenerationParams, *, keeps_up: bool
     ) -> None:
         self.prompt = list(prompt)
         self.params = params
         self.keeps_up = keeps_up
+        self.tokenizer = engine.tokenizer
         self.n_generated = 0
+        self.n_taken = 0
+        self.finish_reason: FinishReason | None = None
         self.generation: _core.Generation | None = None
         self.error: BaseException | None = None
         self.is_cancelled = False
@@ -106,6 +121,7 @@ class Stream(Iterator[Step]):
         if self.is_cancelled:
             raise CancelledError("the generation was cancelled")
         if self.steps:
+            self.n_taken += 1
             return self.steps.popleft()
         if self.error is not None:
             raise self.error
@@ -159,7 +175,7 @@ class Stream(Iterator[Step]):
         Raises ContextFullError where the text has filled the context and that is an error.
         """
         for text, token, reason, log_probs in found:
-            if token >= 0 and not self._engine.tokenizer.ends_generation(token):
+            if token >= 0 and not self.tokenizer.ends_generation(token):
                 self.n_generated += 1
             if reason == "length" and self.params.when_full == "error":
                 n_ctx = self._engine.context.n_ctx
@@ -167,6 +183,7 @@ class Stream(Iterator[Step]):
                     raise ContextFullError(f"the text has filled the context of {n_ctx} tokens")
             self.steps.append(Step(text, None if token < 0 else token, reason, log_probs))
             if reason is not None:
+                self.finish_reason = reason
                 self.is_finished = True
 
     def sample_if_ready(self) -> _core.GenerationSteps:

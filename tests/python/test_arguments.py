@@ -93,7 +93,6 @@ def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) ->
         ("lora_path", "adapter.gguf"),
         ("lora_scale", 0.5),
         ("chat_handler", print),
-        ("draft_model", object()),
         ("tokenizer", object()),
         ("spm_infill", True),
     ],
@@ -106,11 +105,7 @@ def test_what_would_change_the_text_is_refused(default_model, name, value) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("suffix", "end"),
-        ("logprobs", 5),
         ("tfs_z", 0.9),
-        ("stopping_criteria", [print]),
-        ("logits_processor", [print]),
         ("grammar", object()),
     ],
 )
@@ -123,13 +118,36 @@ def test_empty_collections_ask_for_nothing(llm: Llama) -> None:
     assert llm("Hello", max_tokens=1, logit_bias={}, logits_processor=[], stop=[])["choices"]
 
 
-def test_a_list_of_prompts_is_refused(llm: Llama) -> None:
-    with pytest.raises(UnsupportedError, match="several prompts"):
-        llm(["one", "two"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logprobs", -1),
+        ("top_logprobs", 3),
+        ("n", 0),
+        ("best_of", 1000),
+        ("stopping_criteria", [3]),
+        ("logits_processor", "none"),
+        ("when_full", "explode"),
+        ("n_keep", -1),
+    ],
+)
+def test_values_out_of_range_are_named(llm: Llama, name, value) -> None:
+    with pytest.raises(InvalidArgumentError, match="log-prob" if name == "logprobs" else name):
+        llm.create_chat_completion(
+            [{"role": "user", "content": "Hi"}], max_tokens=1, **{name: value}
+        ) if name == "top_logprobs" else llm("Hello", max_tokens=1, **{name: value})
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("n_ctx", -1), ("n_batch", 0), ("n_threads", -1), ("seed", -5)]
+    ("name", "value"),
+    [
+        ("n_ctx", -1),
+        ("n_batch", 0),
+        ("n_threads", -1),
+        ("seed", -5),
+        ("n_parallel", 0),
+        ("draft_model", object()),
+    ],
 )
 def test_sizes_out_of_range_are_named(default_model, name, value) -> None:
     with pytest.raises(InvalidArgumentError, match=name):

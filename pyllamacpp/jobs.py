@@ -1,0 +1,114 @@
+"""A call that runs: to its end, chunk by chunk, or for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Generic, TypeVar
+
+from .completion import Completion, CompletionChunk, Run
+
+ResultT = TypeVar("ResultT")
+ChunkT = TypeVar("ChunkT")
+_T = TypeVar("_T")
+
+
+class Job(Generic[ResultT, ChunkT]):
+    """A run, and how its dicts are given out."""
+
+    def __init__(
+        self,
+        run: Run,
+        as_result: Callable[[Completion], ResultT],
+        as_chunks: Callable[[Iterator[CompletionChunk]], Iterator[ChunkT]],
+    ) -> None:
+        self.run = run
+        self._as_result = as_result
+        self._as_chunks = as_chunks
+
+    def finish(self) -> ResultT:
+        """The result, once it is there."""
+        return self._as_result(self.run.finish())
+
+    def chunks(self) -> Iterator[ChunkT]:
+        """The result in pieces."""
+        return self._as_chunks(self.run.chunks())
+
+    def cancel(self) -> None:
+        """Ends it; any thread may call it, and what waits for it gets CancelledError."""
+        self.run.cancel()
+
+
+class ChunkIterator(Iterator[ChunkT]):
+    """The chunks of a job.
+
+    close() and cancel() end it; so does giving up the last reference to it.
+    """
+
+    def __init__(self, job: Job[ResultT, ChunkT]) -> None:
+        self._cancel = job.cancel
+        self._chunks = job.chunks()
+
+    def __next__(self) -> ChunkT:
+        """The next chunk. Raises CancelledError once another thread has cancelled."""
+        return next(self._chunks)
+
+    def cancel(self) -> None:
+        """Ends the evaluation, also during the prompt. Any thread may call it."""
+        self._cancel()
+
+    def close(self) -> None:
+        """Ends the evaluation; there are no more chunks."""
+        self._cancel()
+        self._chunks = iter(())
+
+    def __del__(self) -> None:
+        self._cancel()
+
+
+async def _in_thread(function: Callable[[], _T]) -> _T:
+    """Calls a function in a thread of its own: however many wait, all are evaluated together."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(value: _T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = function()
+        except BaseException as raised:
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
+
+
+async def aresult(job: Job[ResultT, ChunkT]) -> ResultT:
+    """The result of a job; cancelling the task that waits cancels it."""
+    try:
+        return await _in_thread(job.finish)
+    finally:
+        job.cancel()
+
+
+async def achunks(job: Job[ResultT, ChunkT]) -> AsyncIterator[ChunkT]:
+    """The chunks of a job; leaving the iteration early cancels it."""
+    chunks = job.chunks()
+    try:
+        while True:
+            chunk = await _in_thread(lambda: next(chunks, None))
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        job.cancel()

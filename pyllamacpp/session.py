@@ -1,0 +1,350 @@
+"""A loaded model with its context, as `Llama` builds on it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _core, log
+from .engine import Engine
+from .errors import (
+    FileError,
+    InvalidArgumentError,
+    ModelFileError,
+    PyllamacppError,
+)
+from .loading import load
+from .models.resolve import resolve_model
+from .params import (
+    RANDOM_SEED,
+    SeedSource,
+    check_load_arguments,
+    kv_type,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Self
+
+    from .drafting import DraftModel
+
+_T = TypeVar("_T")
+
+
+class Session:
+    """A loaded model with its context: loading, tokens, evaluation, what the model is."""
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        n_gpu_layers: int = 0,
+        split_mode: int = 1,
+        main_gpu: int = 0,
+        tensor_split: list[float] | None = None,
+        vocab_only: bool = False,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        kv_overrides: dict[str, bool | int | float | str] | None = None,
+        seed: int = RANDOM_SEED,
+        n_ctx: int = 512,
+        n_batch: int = 512,
+        n_ubatch: int = 512,
+        n_threads: int | None = None,
+        n_threads_batch: int | None = None,
+        rope_scaling_type: int | None = -1,
+        pooling_type: int = -1,
+        attention_type: int = -1,
+        rope_freq_base: float = 0.0,
+        rope_freq_scale: float = 0.0,
+        yarn_ext_factor: float = -1.0,
+        yarn_attn_factor: float = 1.0,
+        yarn_beta_fast: float = 32.0,
+        yarn_beta_slow: float = 1.0,
+        yarn_orig_ctx: int = 0,
+        logits_all: bool = False,
+        embedding: bool = False,
+        offload_kqv: bool = True,
+        flash_attn: bool = False,
+        op_offload: bool | None = None,
+        swa_full: bool | None = None,
+        no_perf: bool = False,
+        last_n_tokens_size: int = 64,
+        lora_base: str | None = None,
+        lora_scale: float = 1.0,
+        lora_path: str | None = None,
+        numa: bool | int = False,
+        chat_format: str | None = None,
+        chat_handler: object | None = None,
+        draft_model: DraftModel | None = None,
+        tokenizer: object | None = None,
+        type_k: int | str | None = None,
+        type_v: int | str | None = None,
+        spm_infill: bool = False,
+        verbose: bool = True,
+        n_parallel: int = 1,
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            model_path: a GGUF file, or the name of a model fetched with `pyllamacpp pull`.
+            vocab_only: load the tokenizer and the metadata alone.
+            seed: of the completions that name none; any value but 0xFFFFFFFF (random) is itself.
+            n_ctx: tokens in the context; 0: as many as the model was made for.
+            n_batch, n_ubatch: tokens evaluated in one pass at most (the least of both).
+            n_threads, n_threads_batch: for single tokens and for prompts; None: a fitting number.
+            type_k, type_v: what the KV cache holds: "f32", "f16" (None), "bf16", "q8_0", "q4_0" or
+                ggml's number of it.
+            last_n_tokens_size: tokens that the penalties look back at.
+            logits_all: keep the logits of every token in `scores`.
+            chat_format: None: the file's own template; "chatml"; "chat_template.NAME": a named
+                template of the file.
+            verbose: turn on the `pyllamacpp` logger.
+            no_perf: leave timings out of it.
+            n_parallel: how many texts of n_ctx tokens the KV cache has room for at a time; shorter
+                ones share it, and those that find no room wait.
+            draft_model: called with the ids so far, an array, it gives ids that may come next,
+                which are checked together (`LlamaPromptLookupDecoding` is one). The text stays
+                the same.
+
+        The other arguments are llama-cpp-python's. Hints that cannot be met here (GPU, mlock,
+        NUMA, ...) give one UserWarning each; what would change the text raises.
+
+        Raises:
+            ModelFileError: no such model, or not a readable file (a ValueError and an OSError).
+            FormatError: the file is not a sound GGUF. UnsupportedError: an argument, an
+            architecture or a type that this release lacks. OutOfMemoryError.
+        """
+        arguments = dict(locals())
+        arguments.pop("self")
+        check_load_arguments(arguments)
+        self._arguments: dict[str, Any] = arguments
+        self.verbose = verbose
+        self.chat_format = chat_format
+        self.n_batch = min(n_batch, n_ctx) if n_ctx else n_batch
+        self.last_n_tokens_size = last_n_tokens_size
+        self.draft_model = draft_model
+        self._reports_timing = verbose and not no_perf
+        self._n_ctx = n_ctx
+        self._seeds = SeedSource(seed)
+        self._engine: Engine | None = None
+        self._metadata: dict[str, str] | None = None
+        if verbose:
+            log.turn_on()
+        self.model_path = str(resolve_model(model_path))
+
+        started = perf_counter()
+        self._model: _core.Model | None
+        if vocab_only:
+            self._model = self._open(lambda: _core.Model(self.model_path, vocab_only=True))
+        else:
+            self._model, context = self._open(
+                lambda: load(
+                    self.model_path,
+                    n_ctx=n_ctx,
+                    n_batch=min(self.n_batch, n_ubatch),
+                    n_threads=n_threads or 0,
+                    n_threads_batch=n_threads_batch or 0,
+                    type_k=kv_type("type_k", type_k),
+                    type_v=kv_type("type_v", type_v),
+                    n_parallel=n_parallel,
+                )
+            )
+            self._engine = Engine(self._model, context, logits_all=logits_all)
+        if verbose:
+            took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
+            log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
+
+    def _open(self, open_model: Callable[[], _T]) -> _T:
+        try:
+            return open_model()
+        except FileError as error:
+            raise ModelFileError(str(error)) from error
+
+    # -- lifetime ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Frees the model and its context. Calls that need them raise PyllamacppError then."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+        self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The constructor's arguments: unpickling loads the model again."""
+        return self._arguments
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arguments = dict(state)
+        self.__init__(arguments.pop("model_path"), **arguments)  # type: ignore[misc]
+
+    @property
+    def model(self) -> _core.Model:
+        """The loaded model. Raises PyllamacppError once closed."""
+        if self._model is None:
+            raise PyllamacppError("this Llama is closed")
+        return self._model
+
+    @property
+    def engine(self) -> Engine:
+        """The model with its context. Raises PyllamacppError once closed or with vocab_only."""
+        if self._engine is None:
+            if self.model.vocab_only:
+                raise PyllamacppError("this Llama holds a vocabulary only (vocab_only=True)")
+            raise PyllamacppError("this Llama is closed")
+        return self._engine
+
+    # -- tokens --------------------------------------------------------------------------------
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        """Ids of `text`, any bytes.
+
+        add_bos: begin with the beginning-of-sequence token where the vocabulary asks for one.
+        special: parse special tokens in the text.
+        """
+        return self.model.tokenizer.encode(text, add_bos, special)
+
+    def detokenize(
+        self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
+    ) -> bytes:
+        """Bytes of `tokens`, which may end inside a character.
+
+        prev_tokens: what came before, so that a space at the start is not lost.
+        special: give the names of control tokens, not nothing.
+        """
+        if prev_tokens:
+            before = self.detokenize(prev_tokens, special=special)
+            return self.detokenize([*prev_tokens, *tokens], special=special)[len(before) :]
+        tokenizer = self.model.tokenizer
+        text = b"".join(tokenizer.piece(token, special) for token in tokens)
+        # The space that SentencePiece vocabularies put before a text.
+        if len(tokens) > 0 and tokens[0] == tokenizer.bos and text.startswith(b" "):
+            return text[1:]
+        return text
+
+    def token_bos(self) -> int:
+        """The beginning-of-sequence token, -1 if there is none."""
+        return _or_minus_one(self.model.tokenizer.bos)
+
+    def token_eos(self) -> int:
+        """The end-of-sequence token, -1 if there is none."""
+        return _or_minus_one(self.model.tokenizer.eos)
+
+    def token_nl(self) -> int:
+        """The token of a line feed (the last one, if it takes several)."""
+        return self.model.tokenizer.encode(b"\n", False, False)[-1]
+
+    # -- evaluation ----------------------------------------------------------------------------
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Appends tokens to the context and evaluates them.
+
+        Their logits are in `scores`: with logits_all one row each, else the last token's only.
+        Raises ContextFullError when they do not fit; then nothing is appended.
+        """
+        self.engine.evaluate(tokens)
+
+    def reset(self) -> None:
+        """Empties the context."""
+        self.engine.trim(0)
+
+    def set_seed(self, seed: int) -> None:
+        """Starts the chain of seeds for completions that name none."""
+        self._seeds.set(seed)
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the context holds; setting a smaller number forgets the rest."""
+        return self.engine.length
+
+    @n_tokens.setter
+    def n_tokens(self, length: int) -> None:
+        if not 0 <= length <= self.engine.length:
+            raise InvalidArgumentError(
+                f"n_tokens must lie in 0 .. {self.engine.length}, found {length}"
+            )
+        self.engine.trim(length)
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.intc]:
+        """The ids in the context, int32 [n_ctx]; the first n_tokens count, the rest is 0."""
+        import numpy as np
+
+        ids = np.zeros(self.n_ctx(), dtype=np.intc)
+        ids[: self.n_tokens] = self.engine.tokens
+        return ids
+
+    @property
+    def scores(self) -> npt.NDArray[np.single]:
+        """Logits, float32 [n_ctx, n_vocab]; row i belongs to the i-th token in the context.
+
+        With logits_all=True every evaluated token has its row; otherwise the last one of each
+        `eval` call. Rows never written are 0.
+        """
+        return self.engine.scores.rows
+
+    @property
+    def eval_tokens(self) -> deque[int]:
+        """The ids in the context."""
+        return deque(self.engine.tokens, maxlen=self.n_ctx())
+
+    @property
+    def eval_logits(self) -> deque[list[float]]:
+        """Rows of logits: of all tokens with logits_all=True, else of the last one."""
+        n_tokens = self.n_tokens
+        first = 0 if self.engine.logits_all else max(0, n_tokens - 1)
+        return deque(self.scores[first:n_tokens].tolist())
+
+    # -- the model -----------------------------------------------------------------------------
+
+    def n_ctx(self) -> int:
+        """Tokens that the context holds at most."""
+        if self._engine is not None:
+            return self._engine.context.n_ctx
+        return self._n_ctx or self.model.config.n_ctx_train
+
+    def n_vocab(self) -> int:
+        """Entries of the vocabulary."""
+        return self.model.tokenizer.size
+
+    def n_embd(self) -> int:
+        """Width of the model."""
+        return self.model.config.n_embd
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's metadata as strings, without its arrays."""
+        if self._metadata is None:
+            self._metadata = {
+                key: _as_text(value)
+                for key, value in self.model.metadata.items()
+                if not isinstance(value, list)
+            }
+        return self._metadata
+
+
+def _or_minus_one(token: int | None) -> int:
+    return -1 if token is None else token
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
