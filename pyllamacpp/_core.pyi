@@ -1,6 +1,6 @@
 """The compiled extension. Errors are the classes of `pyllamacpp.errors`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -150,6 +150,7 @@ class Model:
         repack: Literal["auto", "never"] = "auto",
         n_threads: int = 0,
         n_gpu_layers: int = 0,
+        progress: Callable[[float], bool | None] | None = None,
     ) -> None: ...
     @property
     def n_gpu_layers(self) -> int: ...

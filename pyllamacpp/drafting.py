@@ -5,13 +5,20 @@ A right guess saves an evaluation, a wrong one costs a row of a batch; the text 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
+from .engine import Engine
 from .errors import InvalidArgumentError
+from .loading import load
+from .models.resolve import resolve_model
+from .params import GenerationParams, SamplingParams
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from . import _core
 
 
 class DraftModel(Protocol):
@@ -52,6 +59,57 @@ class LlamaPromptLookupDecoding:
                 start = int(places[-1]) + size
                 return input_ids[start : start + self.num_pred_tokens].astype(np.intc)
         return np.array([], dtype=np.intc)
+
+
+class SmallModelDrafting:
+    """Lets a smaller model of the same vocabulary go ahead, greedily.
+
+    num_pred_tokens: how many tokens are guessed at a time. n_ctx: 0: as many as the small model
+    was made for; beyond it nothing is guessed.
+
+    Raises what loading a model raises, InvalidArgumentError for a number below 1.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        num_pred_tokens: int = 5,
+        *,
+        n_ctx: int = 0,
+        n_threads: int = 0,
+    ) -> None:
+        if num_pred_tokens < 1:
+            raise InvalidArgumentError(
+                f"num_pred_tokens must be at least 1, found {num_pred_tokens}"
+            )
+        path = str(resolve_model(model_path))
+        model, context = load(path, n_ctx=n_ctx, n_threads=n_threads)
+        self._engine = Engine(model, context)
+        self._params = GenerationParams(
+            max_tokens=num_pred_tokens,
+            sampling=SamplingParams(temperature=0.0),
+            ignore_eos=True,
+        )
+
+    def __call__(self, input_ids: npt.NDArray[np.intc], /) -> npt.NDArray[np.intc]:
+        """Ids that may follow `input_ids`, int32."""
+        import numpy as np
+
+        ids: list[int] = input_ids.tolist()
+        if len(ids) >= self._engine.context.n_ctx:
+            return np.array([], dtype=np.intc)
+        stream = self._engine.start(ids, self._params, keeps_up=False)
+        return np.array([step.token for step in stream], dtype=np.intc)
+
+    def check_vocabulary(self, model: _core.Model) -> None:
+        """Raises InvalidArgumentError unless the model's tokens are the small one's."""
+        ours, theirs = model.tokenizer, self._engine.tokenizer
+        if ours.size != theirs.size or any(
+            ours.piece(i, True) != theirs.piece(i, True) for i in range(ours.size)
+        ):
+            raise InvalidArgumentError(
+                f"{self._engine.model.path} cannot draft for {model.path}: it has other tokens"
+            )
 
 
 class Guesser:

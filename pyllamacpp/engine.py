@@ -250,6 +250,7 @@ class Engine:
     def _deliver(self, stream: Stream, steps: _core.GenerationSteps) -> None:
         try:
             stream.add(steps or stream.sample_if_ready())
+            stream.report_progress()
             if self.logits_all and stream.n_generated:
                 self.scores.store(self.length, self.context.logits()[-1:])
         except Exception as error:  # of this text alone: a filter, a processor, bad logits

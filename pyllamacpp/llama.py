@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequenc
 from operator import index
 from typing import TYPE_CHECKING, Any, cast
 
+from . import _core
 from .chat.format import ChatFormat
 from .chat_completion import ChatCompletion, ChatCompletionChunk, as_chat, as_chat_chunks
 from .completion import Completion, CompletionChunk, Prompt, Run, Shape
 from .drafting import Guesser
-from .errors import ContextFullError, InvalidArgumentError
+from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 from .jobs import ChunkIterator, Job, achunks, aresult
 from .log_prob_text import LogProbText
 from .params import (
@@ -23,6 +24,7 @@ from .params import (
     text_counts,
 )
 from .session import Session
+from .stream import native
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -330,6 +332,52 @@ class Llama(Session):
             finally:
                 steps.cancel()
             seed = self._seeds.next(None)
+
+    def sample(
+        self,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.8,
+        repeat_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_eta: float = 0.1,
+        mirostat_tau: float = 5.0,
+        penalize_nl: bool = True,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        grammar: object | None = None,
+        idx: int | None = None,
+        **more: Unpack[MoreArguments],
+    ) -> int:
+        """A token from the logits of the last `eval`, or with logits_all of the token at `idx`.
+
+        Raises InvalidArgumentError where nothing was evaluated or idx has no logits.
+        """
+        options = flat_arguments({**locals(), "temperature": temp})
+        check_completion_arguments(options)
+        if grammar is not None:
+            raise UnsupportedError("sample() takes no grammar: it knows nothing of the text before")
+        n_tokens = self.n_tokens
+        place = n_tokens - 1 if idx is None else idx
+        if not 0 <= place < n_tokens or (place < n_tokens - 1 and not self.engine.logits_all):
+            raise InvalidArgumentError(
+                f"there are no logits of token {place}: {n_tokens} tokens are in the context, "
+                f"logits_all is {self.engine.logits_all}"
+            )
+        ids, logits = self.input_ids[: place + 1], self.scores[place].copy()
+        params = generation_params(
+            options,
+            seed=self._seeds.next(None),
+            penalty_last_n=self.last_n_tokens_size,
+            max_tokens=1,
+        )
+        for processor in params.processors:
+            logits = processor(ids, logits)
+        return _core.Sampler(native(params.sampling)).sample(logits, ids.tolist())
 
 
 def _with_defaults(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from . import _core
+from .errors import OutOfMemoryError
 from .log import logger
 
 Repack = Literal["auto", "never"]
@@ -25,11 +27,13 @@ def load(
     repack: Repack = "auto",
     shrink: bool = False,
     n_parallel: int = 1,
+    progress: Callable[[float], bool | None] | None = None,
 ) -> tuple[_core.Model, _core.Context]:
     """The model and a context, if they fit into the memory there is.
 
     n_ctx: 0 is the model's own. shrink: take the largest context that fits instead of refusing.
     n_parallel: how many texts of n_ctx tokens the cache has room for at a time.
+    progress: told the share of the weights that is loaded; False raises CancelledError.
 
     Raises OutOfMemoryError before anything is loaded, saying what would fit, and what loading
     raises. A model whose weights exceed memory runs from the file, slowly: a warning says so.
@@ -54,6 +58,25 @@ def load(
             plan.mapped / 2**30,
             (plan.available - plan.own) / 2**30,
         )
-    model = _core.Model(path, repack=plan.repack, n_threads=n_threads)
-    n_sequences = MOST_SEQUENCES * n_parallel
-    return model, _core.Context(model, n_ctx=plan.n_ctx, max_sequences=n_sequences, **shape)
+    model = _core.Model(path, repack=plan.repack, n_threads=n_threads, progress=progress)
+    return model, _context(model, plan.n_ctx, shape)
+
+
+def add_context(model: _core.Model, path: str, *, n_ctx: int = 0, **shape: Any) -> _core.Context:
+    """Another context of a model that is loaded; the arguments are those of `load`.
+
+    Raises OutOfMemoryError when its keys and values and working memory do not fit.
+    """
+    plan = _core.plan_memory(path, n_ctx=n_ctx, repack="never", **shape)
+    wanted = plan.kv + plan.scratch
+    if wanted > plan.available:
+        raise OutOfMemoryError(
+            f"a context of {plan.n_ctx} tokens needs {wanted / 2**30:.2f} GiB of memory and "
+            f"{plan.available / 2**30:.2f} GiB are available"
+        )
+    return _context(model, plan.n_ctx, shape)
+
+
+def _context(model: _core.Model, n_ctx: int, shape: dict[str, Any]) -> _core.Context:
+    n_sequences = MOST_SEQUENCES * shape["n_parallel"]
+    return _core.Context(model, n_ctx=n_ctx, max_sequences=n_sequences, **shape)

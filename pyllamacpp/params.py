@@ -161,6 +161,8 @@ class GenerationParams:
     processors, criteria: called for every token, in order; see `LogitsProcessor`.
     token_filter: what the text may be; it serves one generation.
     drafter: guesses what comes next, to be checked together: the same text in less time.
+    prompt_progress: told, as the prompt is evaluated, how many of its tokens are through, of how
+        many.
     """
 
     max_tokens: int = -1
@@ -176,6 +178,7 @@ class GenerationParams:
     criteria: tuple[StoppingCriteria, ...] = ()
     token_filter: TokenFilter | None = None
     drafter: Drafter | None = None
+    prompt_progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_tokens", "n_keep", "n_log_probs"):
@@ -196,15 +199,16 @@ class MoreArguments(TypedDict, total=False):
 
     n: texts for each prompt. best_of: generate so many and give out the n whose tokens have the
         highest mean log-probability.
-    min_tokens, ignore_eos, when_full, n_keep: see `GenerationParams`; max_tokens and, unless
-        when_full says otherwise, the context's size end a text in any case. With "shift" and no
-        max_tokens only an end-of-text token or a stop string does.
+    prompt_progress, min_tokens, ignore_eos, when_full, n_keep: see `GenerationParams`; max_tokens
+        and, unless when_full says otherwise, the context's size end a text in any case. With
+        "shift" and no max_tokens only an end-of-text token or a stop string does.
     The others: see `SamplingParams`. Lists of strings may be any sequence; samplers may also be
     one string, parted by ";".
     """
 
     n: int
     best_of: int | None
+    prompt_progress: Callable[[int, int], None] | None
     min_tokens: int
     ignore_eos: bool
     when_full: WhenFull
@@ -268,6 +272,7 @@ def generation_params(
         processors=_callables("logits_processor", options.get("logits_processor")),
         criteria=_callables("stopping_criteria", options.get("stopping_criteria")),
         drafter=drafter,
+        prompt_progress=options.get("prompt_progress"),
         **own,
     )
 

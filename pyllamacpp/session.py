@@ -16,7 +16,7 @@ from .errors import (
     ModelFileError,
     PyllamacppError,
 )
-from .loading import load
+from .loading import add_context, load
 from .models.resolve import resolve_model
 from .params import (
     RANDOM_SEED,
@@ -39,6 +39,10 @@ _T = TypeVar("_T")
 
 class Session:
     """A loaded model with its context: loading, tokens, evaluation, what the model is."""
+
+    _model: _core.Model | None = None
+    _engine: Engine | None = None
+    _metadata: dict[str, str] | None = None
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class Session:
         spm_infill: bool = False,
         verbose: bool = True,
         n_parallel: int = 1,
+        progress_callback: Callable[[float], bool | None] | None = None,
     ) -> None:
         """Loads a model.
 
@@ -110,8 +115,10 @@ class Session:
             n_parallel: how many texts of n_ctx tokens the KV cache has room for at a time; shorter
                 ones share it, and those that find no room wait.
             draft_model: called with the ids so far, an array, it gives ids that may come next,
-                which are checked together (`LlamaPromptLookupDecoding` is one). The text stays
-                the same.
+                which are checked together (`LlamaPromptLookupDecoding`, `SmallModelDrafting`). The
+                text stays the same.
+            progress_callback: told the share of the weights that is loaded, 0 to 1; False ends
+                loading with CancelledError.
 
         The other arguments are llama-cpp-python's. Hints that cannot be met here (GPU, mlock,
         NUMA, ...) give one UserWarning each; what would change the text raises.
@@ -124,42 +131,76 @@ class Session:
         arguments = dict(locals())
         arguments.pop("self")
         check_load_arguments(arguments)
-        self._arguments: dict[str, Any] = arguments
-        self.verbose = verbose
-        self.chat_format = chat_format
-        self.n_batch = min(n_batch, n_ctx) if n_ctx else n_batch
-        self.last_n_tokens_size = last_n_tokens_size
-        self.draft_model = draft_model
-        self._reports_timing = verbose and not no_perf
-        self._n_ctx = n_ctx
-        self._seeds = SeedSource(seed)
-        self._engine: Engine | None = None
-        self._metadata: dict[str, str] | None = None
-        if verbose:
-            log.turn_on()
-        self.model_path = str(resolve_model(model_path))
-
+        self._set_up(arguments)
         started = perf_counter()
-        self._model: _core.Model | None
         if vocab_only:
             self._model = self._open(lambda: _core.Model(self.model_path, vocab_only=True))
         else:
             self._model, context = self._open(
-                lambda: load(
-                    self.model_path,
-                    n_ctx=n_ctx,
-                    n_batch=min(self.n_batch, n_ubatch),
-                    n_threads=n_threads or 0,
-                    n_threads_batch=n_threads_batch or 0,
-                    type_k=kv_type("type_k", type_k),
-                    type_v=kv_type("type_v", type_v),
-                    n_parallel=n_parallel,
-                )
+                lambda: load(self.model_path, progress=progress_callback, **self._shape())
             )
             self._engine = Engine(self._model, context, logits_all=logits_all)
         if verbose:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
+        self._check_draft_model()
+
+    def _set_up(self, arguments: dict[str, Any]) -> None:
+        """Everything but the model and its context."""
+        a = arguments
+        n_ctx: int = a["n_ctx"]
+        self._arguments = a
+        self.verbose: bool = a["verbose"]
+        self.chat_format: str | None = a["chat_format"]
+        self.n_batch: int = min(a["n_batch"], n_ctx) if n_ctx else a["n_batch"]
+        self.last_n_tokens_size: int = a["last_n_tokens_size"]
+        self.draft_model: DraftModel | None = a["draft_model"]
+        self._reports_timing = self.verbose and not a["no_perf"]
+        self._n_ctx = n_ctx
+        self._seeds = SeedSource(a["seed"])
+        if self.verbose:
+            log.turn_on()
+        self.model_path = str(resolve_model(a["model_path"]))
+
+    def _shape(self) -> dict[str, Any]:
+        """What the arguments say of the context."""
+        a = self._arguments
+        return {
+            "n_ctx": a["n_ctx"],
+            "n_batch": min(self.n_batch, a["n_ubatch"]),
+            "n_threads": a["n_threads"] or 0,
+            "n_threads_batch": a["n_threads_batch"] or 0,
+            "type_k": kv_type("type_k", a["type_k"]),
+            "type_v": kv_type("type_v", a["type_v"]),
+            "n_parallel": a["n_parallel"],
+        }
+
+    def new_context(self, **changes: Any) -> Self:
+        """Another one like this over the same weights, with a context of its own.
+
+        changes: constructor arguments that differ; those of the weights (model_path, vocab_only,
+        n_gpu_layers) cannot.
+
+        Raises OutOfMemoryError when it does not fit, and what the constructor raises.
+        """
+        for name in changes:
+            if name not in self._arguments or name in ("model_path", "vocab_only", "n_gpu_layers"):
+                raise TypeError(f"new_context() cannot change {name!r}")
+        model = self.engine.model
+        arguments = {**self._arguments, **changes}
+        check_load_arguments(arguments)
+        other = object.__new__(type(self))
+        other._set_up(arguments)
+        context = add_context(model, self.model_path, **other._shape())
+        other._model = model
+        other._engine = Engine(model, context, logits_all=arguments["logits_all"])
+        other._check_draft_model()
+        return other
+
+    def _check_draft_model(self) -> None:
+        check = getattr(self.draft_model, "check_vocabulary", None)
+        if check is not None:
+            check(self.model)
 
     def _open(self, open_model: Callable[[], _T]) -> _T:
         try:

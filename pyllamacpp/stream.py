@@ -71,6 +71,7 @@ class Stream(Iterator[Step]):
         self.is_finished = False
         self.steps: deque[Step] = deque()
         self._engine = engine
+        self._prompt_is_through = False
 
     @property
     def n_prompt_tokens(self) -> int:
@@ -168,6 +169,15 @@ class Stream(Iterator[Step]):
         if generation.n_generated > 0 and generation.n_pending == 1:
             held = self._engine.context.tokens(generation.sequence)
             generation.guess(drafter.guess([*held, *generation.pending]))
+
+    def report_progress(self) -> None:
+        """Tells how far the prompt is, until it is through."""
+        report, generation = self.params.prompt_progress, self.generation
+        if report is None or generation is None or self._prompt_is_through:
+            return
+        self._prompt_is_through = generation.n_generated > 0
+        n_pending = 0 if self._prompt_is_through else generation.n_pending
+        report(len(self.prompt) - n_pending, len(self.prompt))
 
     def add(self, found: _core.GenerationSteps) -> None:
         """Takes in steps that were made.

@@ -88,17 +88,22 @@ Model::Model(const std::string& path, const ModelParams& params) : files_(GgufSe
   n_cpu_layers_ = std::max(0, n_parts - n_gpu);
   cpu_ = make_cpu_backend(params.repack, params.n_threads);
   if (n_gpu > 0) gpu_ = make_vulkan_backend();
-  load_weights();
+  load_weights(params.progress);
 }
 
-void Model::load_weights() {
+void Model::load_weights(const std::function<bool(double)>& progress) {
   const ModelConfig& c = config_;
   const int64_t q_dim = int64_t(c.n_heads) * c.head_dim;
   const int64_t kv_dim = int64_t(c.n_kv_heads) * c.head_dim;
   Loader load(files_);
   load.use(backend(0));
   embedding_ = load.table("token_embd.weight", c.n_vocab, c.dim);
+  const auto report = [&](int32_t n_parts_done) {
+    if (progress && !progress(double(n_parts_done) / double(c.n_layers + 1)))
+      fail(ErrorKind::cancelled, "loading ", files_.name(), " was cancelled");
+  };
   for (int32_t i = 0; i < c.n_layers; ++i) {
+    report(i);
     const std::string prefix = "blk." + std::to_string(i) + ".";
     load.use(backend(i));
     LayerWeights layer;
@@ -118,6 +123,7 @@ void Model::load_weights() {
     layer.down = load.matrix(prefix + "ffn_down.weight", c.dim, c.n_ff);
     layers_.push_back(std::move(layer));
   }
+  report(c.n_layers);
   load.use(backend(c.n_layers));
   output_norm_ = load.vector("output_norm.weight", c.dim);
   // Tied embeddings: the table serves as the output matrix.
@@ -127,6 +133,7 @@ void Model::load_weights() {
   cpu_->finish_loading();
   if (gpu_) gpu_->finish_loading();
   files_.require_unchanged();
+  report(c.n_layers + 1);
 }
 
 uint64_t Model::n_params() const {

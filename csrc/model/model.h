@@ -1,6 +1,7 @@
 // A model ready to run: its files' maps, its configuration, tokenizer and weights.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,6 +20,8 @@ struct ModelParams {
   // How many of the layers run on the GPU, counted from the end, where the head (the output matrix)
   // is one; negative: all.
   int32_t n_gpu_layers = 0;
+  // Told the share of the weights that is loaded, 0 to 1; false ends loading with Error(cancelled).
+  std::function<bool(double)> progress = nullptr;
 };
 
 class Model {
@@ -45,7 +48,7 @@ class Model {
   const Weight& output() const { return *output_; }            // [n_vocab][dim]
 
  private:
-  void load_weights();
+  void load_weights(const std::function<bool(double)>& progress);
 
   GgufSet files_;
   ModelConfig config_;
