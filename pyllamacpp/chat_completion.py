@@ -1,31 +1,48 @@
-"""The OpenAI-shaped dicts of chats, made of those of completions."""
+"""The OpenAI-shaped dicts of chats, made of those of completions: text, and calls of tools."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
+from .chat.calls import CallPiece
 from .completion import Completion, CompletionChoice, CompletionChunk, CompletionUsage
+from .log import logger
 
 if TYPE_CHECKING:
+    from .chat.handler import Prepared
     from .engine import FinishReason
-    from .log_prob_text import ChatLogprobs
+    from .llama_types import (
+        ChatCompletionMessageToolCall,
+        ChatCompletionMessageToolCallFunction,
+    )
+    from .log_prob_text import ChatLogprobs, ChatTokenLogprob
+
+ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
-class ChatMessage(TypedDict):
-    """The answer."""
-
+class _ChatMessage(TypedDict):
     role: Literal["assistant"]
-    content: str
+    content: str | None
+
+
+class ChatMessage(_ChatMessage, total=False):
+    """The answer. content is None where calls are all there is.
+
+    function_call: the first call, if the request had `functions`.
+    """
+
+    tool_calls: list[ChatCompletionMessageToolCall]
+    function_call: ChatCompletionMessageToolCallFunction
 
 
 class ChatChoice(TypedDict):
-    """One answer."""
+    """One answer. finish_reason "tool_calls" where it ended with calls."""
 
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinishReason | None
 
 
 class ChatCompletion(TypedDict):
@@ -39,11 +56,32 @@ class ChatCompletion(TypedDict):
     usage: CompletionUsage
 
 
+class FunctionDelta(TypedDict, total=False):
+    """The name in a call's first piece; the next piece of its arguments."""
+
+    name: str
+    arguments: str
+
+
+class _ToolCallDelta(TypedDict):
+    index: int
+
+
+class ToolCallDelta(_ToolCallDelta, total=False):
+    """A piece of the call `index`; id, type and name in its first one."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionDelta
+
+
 class ChatDelta(TypedDict, total=False):
-    """The role in the first chunk, text in the next ones, nothing in the last."""
+    """The role in the first chunk, text and calls in the next ones, nothing in the last."""
 
     role: Literal["assistant"]
     content: str
+    tool_calls: list[ToolCallDelta]
+    function_call: FunctionDelta
 
 
 class ChatChunkChoice(TypedDict):
@@ -52,7 +90,7 @@ class ChatChunkChoice(TypedDict):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinishReason | None
 
 
 class ChatCompletionChunk(TypedDict):
@@ -65,29 +103,155 @@ class ChatCompletionChunk(TypedDict):
     choices: list[ChatChunkChoice]
 
 
-def _log_probs(choice: CompletionChoice) -> ChatLogprobs | None:
-    # The run was told to lay them out as chats have them.
-    return cast("ChatLogprobs | None", choice["logprobs"])
+def as_chat(completion: Completion, request: Prepared) -> ChatCompletion:
+    """The chat form of a completion, its calls taken out of the text.
 
-
-def as_chat(completion: Completion) -> ChatCompletion:
-    """The chat form of a completion."""
+    Where the request had `functions`, the first call is the message's `function_call`; others are
+    dropped with a warning.
+    """
+    choices: list[ChatChoice] = []
+    for choice in completion["choices"]:
+        answer = _Answer(request)
+        deltas = [*answer.deltas(choice["text"]), *answer.rest()]
+        choices.append(
+            {
+                "index": choice["index"],
+                "message": _message(deltas),
+                "logprobs": _log_probs(choice),
+                "finish_reason": answer.finish_reason(choice["finish_reason"]),
+            }
+        )
     return {
         "id": "chat" + completion["id"],
         "object": "chat.completion",
         "created": completion["created"],
         "model": completion["model"],
-        "choices": [
-            {
-                "index": choice["index"],
-                "message": {"role": "assistant", "content": choice["text"]},
-                "logprobs": _log_probs(choice),
-                "finish_reason": choice["finish_reason"],
-            }
-            for choice in completion["choices"]
-        ],
+        "choices": choices,
         "usage": completion["usage"],
     }
+
+
+def as_chat_chunks(
+    chunks: Iterator[CompletionChunk], request: Prepared
+) -> Iterator[ChatCompletionChunk]:
+    """The chat form of a stream: of each answer the role, text and calls, the finish reason.
+
+    Log-probabilities come with the next chunk of their answer, also where their text is held back.
+    """
+    answers: dict[int, _Answer] = {}
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        index, reason = choice["index"], choice["finish_reason"]
+        if index not in answers:
+            answers[index] = _Answer(request)
+            yield _chat_chunk(chunk, index, {"role": "assistant"})
+        answer = answers[index]
+        answer.keep(_log_probs(choice))
+        deltas = answer.deltas(choice["text"])
+        if reason is not None:
+            deltas += answer.rest()
+        for delta in deltas:
+            yield _chat_chunk(chunk, index, delta, answer.log_probs())
+        if reason is not None:
+            yield _chat_chunk(chunk, index, {}, answer.log_probs(), answer.finish_reason(reason))
+
+
+def _log_probs(choice: CompletionChoice) -> ChatLogprobs | None:
+    # The run was told to lay them out as chats have them.
+    return cast("ChatLogprobs | None", choice["logprobs"])
+
+
+class _Answer:
+    """The deltas of one answer."""
+
+    def __init__(self, request: Prepared) -> None:
+        self._parser = request.new_parser()
+        self._is_legacy = request.is_legacy
+        self._log_probs: list[ChatTokenLogprob] | None = None
+
+    def keep(self, log_probs: ChatLogprobs | None) -> None:
+        """Log-probabilities for the next chunk."""
+        if log_probs is not None:
+            self._log_probs = (self._log_probs or []) + log_probs["content"]
+
+    def log_probs(self) -> ChatLogprobs | None:
+        """Those that no chunk had yet."""
+        kept, self._log_probs = self._log_probs, None
+        return None if kept is None else {"content": kept, "refusal": None}
+
+    def deltas(self, text: str) -> list[ChatDelta]:
+        if self._parser is None:
+            return [{"content": text}] if text else []
+        return self._of(self._parser.feed(text))
+
+    def rest(self) -> list[ChatDelta]:
+        """What the end of the answer decides."""
+        return [] if self._parser is None else self._of(self._parser.finish())
+
+    def finish_reason(self, reason: FinishReason | None) -> ChatFinishReason | None:
+        if reason != "stop" or self._parser is None or not self._parser.n_calls:
+            return reason
+        return "function_call" if self._is_legacy else "tool_calls"
+
+    def _of(self, pieces: list[str | CallPiece]) -> list[ChatDelta]:
+        out: list[ChatDelta] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                out.append({"content": piece})
+                continue
+            function: FunctionDelta = {"arguments": piece.arguments}
+            if piece.name is not None:
+                function = {"name": piece.name, "arguments": piece.arguments}
+            if not self._is_legacy:
+                call: ToolCallDelta = {"index": piece.index, "function": function}
+                if piece.id is not None:
+                    call = {
+                        "index": piece.index,
+                        "id": piece.id,
+                        "type": "function",
+                        "function": function,
+                    }
+                out.append({"tool_calls": [call]})
+            elif piece.index == 0:
+                out.append({"function_call": function})
+            elif piece.id is not None:
+                logger.warning(
+                    "the answer calls %s too, which function_call has no place for: use tools",
+                    piece.name,
+                )
+        return out
+
+
+def _message(deltas: list[ChatDelta]) -> ChatMessage:
+    """What the deltas of an answer come to."""
+    texts: list[str] = []
+    calls: list[ChatCompletionMessageToolCall] = []
+    legacy: list[FunctionDelta] = []
+    for delta in deltas:
+        if "content" in delta:
+            texts.append(delta["content"])
+        if "function_call" in delta:
+            legacy.append(delta["function_call"])
+        for piece in delta.get("tool_calls", ()):
+            function = piece["function"]
+            if "id" in piece:
+                calls.append(
+                    {
+                        "id": piece["id"],
+                        "type": "function",
+                        "function": {"name": function["name"], "arguments": ""},
+                    }
+                )
+            calls[-1]["function"]["arguments"] += function["arguments"]
+    message: ChatMessage = {"role": "assistant", "content": "".join(texts)}
+    if not texts and (calls or legacy):
+        message["content"] = None
+    if calls:
+        message["tool_calls"] = calls
+    if legacy:
+        arguments = "".join(piece["arguments"] for piece in legacy)
+        message["function_call"] = {"name": legacy[0]["name"], "arguments": arguments}
+    return message
 
 
 def _chat_chunk(
@@ -95,7 +259,7 @@ def _chat_chunk(
     index: int,
     delta: ChatDelta,
     log_probs: ChatLogprobs | None = None,
-    finish_reason: FinishReason | None = None,
+    finish_reason: ChatFinishReason | None = None,
 ) -> ChatCompletionChunk:
     return {
         "id": "chat" + chunk["id"],
@@ -106,16 +270,3 @@ def _chat_chunk(
             {"index": index, "delta": delta, "logprobs": log_probs, "finish_reason": finish_reason}
         ],
     }
-
-
-def as_chat_chunks(chunks: Iterator[CompletionChunk]) -> Iterator[ChatCompletionChunk]:
-    """The chat form of a stream: of each answer the role, then text, then the finish reason."""
-    begun: set[int] = set()
-    for chunk in chunks:
-        (choice,) = chunk["choices"]
-        index, reason = choice["index"], choice["finish_reason"]
-        if index not in begun:
-            begun.add(index)
-            yield _chat_chunk(chunk, index, {"role": "assistant"})
-        delta: ChatDelta = {"content": choice["text"]} if reason is None else {}
-        yield _chat_chunk(chunk, index, delta, _log_probs(choice), reason)

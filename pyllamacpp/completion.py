@@ -131,7 +131,8 @@ class Text:
             tokenizer = self.stream.tokenizer
             self.sum_of_log_probs += step.log_probs[0]
             if self.log_probs is not None and not tokenizer.ends_generation(step.token):
-                self.log_probs.add(tokenizer.piece(step.token, False), step.log_probs)
+                is_shown = step.token in self.stream.params.shown
+                self.log_probs.add(tokenizer.piece(step.token, is_shown), step.log_probs)
         text = step.text + (self._suffix if step.finish_reason is not None else "")
         self.text += text
         return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from .completion import Completion, CompletionChunk, Run
 
@@ -93,6 +93,21 @@ async def _in_thread(function: Callable[[], _T]) -> _T:
     return await future
 
 
+async def acall(function: Callable[[], _T]) -> _T:
+    """What a function returns; it runs on when the task that waits is cancelled."""
+    return await _in_thread(function)
+
+
+async def aiterate(items: Iterator[_T]) -> AsyncIterator[_T]:
+    """The items of an iterator that takes its time."""
+    end = object()
+    while True:
+        item = await _in_thread(lambda: next(items, end))
+        if item is end:
+            return
+        yield cast("_T", item)
+
+
 async def aresult(job: Job[ResultT, ChunkT]) -> ResultT:
     """The result of a job; cancelling the task that waits cancels it."""
     try:
@@ -103,12 +118,8 @@ async def aresult(job: Job[ResultT, ChunkT]) -> ResultT:
 
 async def achunks(job: Job[ResultT, ChunkT]) -> AsyncIterator[ChunkT]:
     """The chunks of a job; leaving the iteration early cancels it."""
-    chunks = job.chunks()
     try:
-        while True:
-            chunk = await _in_thread(lambda: next(chunks, None))
-            if chunk is None:
-                return
+        async for chunk in aiterate(job.chunks()):
             yield chunk
     finally:
         job.cancel()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from .chat.format import ChatFormat
+from .chat.handler import ChatHandler, Prepared, chat_handler
+from .chat.registry import FormatterHandler, LlamaChatCompletionHandler
 from .chat_completion import ChatCompletion, ChatCompletionChunk, as_chat, as_chat_chunks
 from .completion import Completion, CompletionChunk, Prompt, Run, Shape
 from .drafting import Guesser
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
-from .jobs import ChunkIterator, Job, achunks, aresult
+from .jobs import ChunkIterator, Job, acall, achunks, aiterate, aresult
 from .log_prob_text import LogProbText
 from .params import (
     GenerationParams,
@@ -40,7 +42,7 @@ class Llama(Session):
     Calls from several threads, and open streams, are evaluated together and share the weights.
     """
 
-    _chat: ChatFormat | None = None
+    _chat: ChatHandler | LlamaChatCompletionHandler | None = None
 
     def create_completion(
         self,
@@ -117,10 +119,10 @@ class Llama(Session):
     def create_chat_completion(
         self,
         messages: Sequence[Mapping[str, Any]],
-        functions: list[Any] | None = None,
-        function_call: object | None = None,
-        tools: list[Any] | None = None,
-        tool_choice: object | None = None,
+        functions: Sequence[Mapping[str, Any]] | None = None,
+        function_call: str | Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
         temperature: float = 0.2,
         top_p: float = 0.95,
         top_k: int = 40,
@@ -146,29 +148,62 @@ class Llama(Session):
         top_logprobs: int | None = None,
         **more: Unpack[MoreArguments],
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
-        """Answers a conversation, in the format of the file's chat template.
+        """Answers a conversation, in the format that the constructor's chat_format says.
 
         Args:
-            messages: dicts with "role" and "content" (a string, or OpenAI's list of text parts).
-            stream: return an iterator of chunks: the role, the text, the finish reason.
+            messages: dicts with "role" and "content" (a string, or OpenAI's list of text parts),
+                calls and their results among them; see `llama_types`.
+            tools, tool_choice: what the answer may ("auto"), must ("required", or one of them) or
+                may not ("none") call. Every model can: a template that offers tools does so, for
+                others they are offered in words. A call is in the message's `tool_calls`, and the
+                finish reason is "tool_calls"; one that the model began as one but wrote otherwise,
+                or of a tool that is not there, is text.
+            functions, function_call: the same in OpenAI's older form.
+            response_format: {"type": "json_object"}, or "json_schema" with the answer's schema.
+            stream: return an iterator of chunks: the role, text and calls as they come, the finish
+                reason.
             logprobs: state the log-probability of each token; top_logprobs: and of so many of
                 the likeliest in its place.
             The others are as in `create_completion`.
 
         Raises:
-            InvalidArgumentError: the template refuses the messages. FormatError: the template is
-            broken. Otherwise as `create_completion`.
+            InvalidArgumentError: the template refuses the messages, or tools, a choice or a format
+            are none. FormatError: the template is broken. Otherwise as `create_completion`.
         """
-        job = self._chat_completion(messages, flat_arguments(locals()))
+        arguments = flat_arguments(locals())
+        handler = self._chat_handler()
+        if not isinstance(handler, ChatHandler):
+            return cast(
+                "ChatCompletion | Iterator[ChatCompletionChunk]",
+                _answered_by(handler, self, messages, arguments)(),
+            )
+        job = self._chat_completion(handler, messages, arguments)
         return ChunkIterator(job) if stream else job.finish()
+
+    def create_chat_completion_with(
+        self,
+        handler: FormatterHandler,
+        messages: Sequence[Mapping[str, Any]],
+        **arguments: Any,
+    ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
+        """`create_chat_completion` in a handler's format, whatever the constructor's is."""
+        job = self._chat_completion(
+            ChatHandler(ChatFormat.of_formatter(handler.formatter, self.model.tokenizer)),
+            messages,
+            _with_defaults(Llama.create_chat_completion, arguments),
+        )
+        return ChunkIterator(job) if arguments.get("stream") else job.finish()
 
     async def acreate_chat_completion(
         self, messages: Sequence[Mapping[str, Any]], **arguments: Any
     ) -> ChatCompletion | AsyncIterator[ChatCompletionChunk]:
         """`create_chat_completion` for asyncio, as `acreate_completion`."""
-        job = self._chat_completion(
-            messages, _with_defaults(Llama.create_chat_completion, arguments)
-        )
+        options = _with_defaults(Llama.create_chat_completion, arguments)
+        handler = self._chat_handler()
+        if not isinstance(handler, ChatHandler):
+            answer = await acall(_answered_by(handler, self, messages, options))
+            return aiterate(iter(answer)) if arguments.get("stream") else answer
+        job = self._chat_completion(handler, messages, options)
         if arguments.get("stream"):
             return achunks(job)
         return await aresult(job)
@@ -182,21 +217,38 @@ class Llama(Session):
         run = self._run(prompts, arguments, LogProbText.completion_layout)
         return Job(run, lambda completion: completion, lambda chunks: chunks)
 
-    def _chat_completion(
-        self, messages: Sequence[Mapping[str, Any]], arguments: dict[str, Any]
-    ) -> Job[ChatCompletion, ChatCompletionChunk]:
+    def _chat_handler(self) -> ChatHandler | LlamaChatCompletionHandler:
         if self._chat is None:
-            self._chat = ChatFormat.of_model(self.model, self.chat_format)
-        prompt = Prompt(self._chat.encode(messages), "", [])
-        run = self._run([prompt], arguments, LogProbText.chat_layout, self._chat.stop)
-        return Job(run, as_chat, as_chat_chunks)
+            self._chat = chat_handler(self.model, self.chat_format, self.chat_handler)
+        return self._chat
+
+    def _chat_completion(
+        self,
+        handler: ChatHandler,
+        messages: Sequence[Mapping[str, Any]],
+        arguments: dict[str, Any],
+    ) -> Job[ChatCompletion, ChatCompletionChunk]:
+        request = ("tools", "tool_choice", "functions", "function_call", "response_format")
+        prepared = handler.prepare(messages, **{name: arguments[name] for name in request})
+        if prepared.structure is not None:
+            raise UnsupportedError(
+                "response_format, and calls that are required, are not supported by this release"
+            )
+        options = {**arguments, "stopping_criteria": prepared.stopping_criteria}
+        prompt = Prompt(prepared.tokens, "", [])
+        run = self._run([prompt], options, LogProbText.chat_layout, prepared)
+        return Job(
+            run,
+            lambda completion: as_chat(completion, prepared),
+            lambda chunks: as_chat_chunks(chunks, prepared),
+        )
 
     def _run(
         self,
         prompts: list[Prompt],
         arguments: dict[str, Any],
         layout: Any,
-        stop: tuple[str, ...] = (),
+        chat: Prepared | None = None,
     ) -> Run:
         check_completion_arguments(arguments)
         n, best_of = text_counts(arguments)
@@ -210,8 +262,9 @@ class Llama(Session):
                 seed=(seeds[i] + j) % (1 << 64),
                 penalty_last_n=self.last_n_tokens_size,
                 max_tokens=max_new_tokens(arguments["max_tokens"], n_prompt, n_ctx, when_full),
-                stop=stop,
+                stop=() if chat is None else chat.stop,
                 drafter=self._drafter(),
+                shown=() if chat is None else chat.shown,
             )
 
         model = arguments.get("model")
@@ -378,6 +431,16 @@ class Llama(Session):
         for processor in params.processors:
             logits = processor(ids, logits)
         return _core.Sampler(native(params.sampling)).sample(logits, ids.tolist())
+
+
+def _answered_by(
+    handler: LlamaChatCompletionHandler,
+    llama: Llama,
+    messages: Sequence[Mapping[str, Any]],
+    arguments: dict[str, Any],
+) -> Callable[[], Any]:
+    """A call of a handler that answers by itself."""
+    return lambda: handler(llama=llama, messages=list(messages), **arguments)
 
 
 def _with_defaults(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -163,6 +163,7 @@ class GenerationParams:
     drafter: guesses what comes next, to be checked together: the same text in less time.
     prompt_progress: told, as the prompt is evaluated, how many of its tokens are through, of how
         many.
+    shown: control tokens that have text here, their names.
     """
 
     max_tokens: int = -1
@@ -179,6 +180,7 @@ class GenerationParams:
     token_filter: TokenFilter | None = None
     drafter: Drafter | None = None
     prompt_progress: Callable[[int, int], None] | None = None
+    shown: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("min_tokens", "n_keep", "n_log_probs"):
@@ -252,6 +254,7 @@ def generation_params(
     max_tokens: int,
     stop: Sequence[str] = (),
     drafter: Drafter | None = None,
+    shown: tuple[int, ...] = (),
 ) -> GenerationParams:
     """What the options of a call ask for; `stop` comes on top.
 
@@ -273,6 +276,7 @@ def generation_params(
         criteria=_callables("stopping_criteria", options.get("stopping_criteria")),
         drafter=drafter,
         prompt_progress=options.get("prompt_progress"),
+        shown=shown,
         **own,
     )
 
@@ -458,7 +462,6 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "lora_base": (None,),
     "lora_scale": (None, 1.0),
     "lora_path": (None,),
-    "chat_handler": (None,),
     "tokenizer": (None,),
     "spm_infill": (None, False),
 }
@@ -467,10 +470,6 @@ _REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
     "tfs_z": (None, 1.0),
     "penalize_nl": (None, True),
     "grammar": (None,),
-    "functions": (None,),
-    "function_call": (None, "none"),
-    "tools": (None,),
-    "tool_choice": (None, "none"),
 }
 
 
@@ -527,8 +526,3 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
 def check_completion_arguments(arguments: Mapping[str, object]) -> None:
     """Raises UnsupportedError naming the first argument that cannot be honoured."""
     _refuse(arguments, _REFUSED_IN_COMPLETION)
-    response_format = arguments.get("response_format")
-    if response_format is not None and response_format != {"type": "text"}:
-        raise UnsupportedError(
-            f"response_format={response_format!r:.80} is not supported by this release"
-        )

@@ -108,8 +108,11 @@ class Session:
                 ggml's number of it.
             last_n_tokens_size: tokens that the penalties look back at.
             logits_all: keep the logits of every token in `scores`.
-            chat_format: None: the file's own template; "chatml"; "chat_template.NAME": a named
-                template of the file.
+            chat_format: None: the file's own template; "chat_template.NAME": a named template of
+                the file; a name registered with `llama_chat_format` or one of
+                `llama_chat_format.known_formats()`.
+            chat_handler: answers conversations in place of a format: a formatter's
+                `to_chat_handler()`, or a function as `LlamaChatCompletionHandler`.
             verbose: turn on the `pyllamacpp` logger.
             no_perf: leave timings out of it.
             n_parallel: how many texts of n_ctx tokens the KV cache has room for at a time; shorter
@@ -152,6 +155,7 @@ class Session:
         self._arguments = a
         self.verbose: bool = a["verbose"]
         self.chat_format: str | None = a["chat_format"]
+        self.chat_handler: object | None = a["chat_handler"]
         self.n_batch: int = min(a["n_batch"], n_ctx) if n_ctx else a["n_batch"]
         self.last_n_tokens_size: int = a["last_n_tokens_size"]
         self.draft_model: DraftModel | None = a["draft_model"]

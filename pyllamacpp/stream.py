@@ -159,6 +159,7 @@ class Stream(Iterator[Step]):
             prompt_log_probs=p.prompt_log_probs,
             when_full="shift" if p.when_full == "shift" else "stop",
             n_keep=p.n_keep,
+            shown=list(p.shown),
         )
 
     def guess(self) -> None:

@@ -112,11 +112,11 @@ void register_generation(py::module_& m) {
                        int32_t sequence, int32_t max_tokens, int32_t min_tokens,
                        std::vector<std::string> stop, SamplingParams sampling, bool ignore_eos,
                        int32_t n_log_probs, bool prompt_log_probs, const std::string& when_full,
-                       int32_t n_keep) {
+                       int32_t n_keep, std::vector<int32_t> shown) {
              GenerationParams params{
-                 max_tokens, min_tokens,  std::move(stop),  std::move(sampling),
-                 ignore_eos, n_log_probs, prompt_log_probs, when_full_named(when_full),
-                 n_keep};
+                 max_tokens, min_tokens,      std::move(stop),  std::move(sampling),
+                 ignore_eos, n_log_probs,     prompt_log_probs, when_full_named(when_full),
+                 n_keep,     std::move(shown)};
              auto make = [&] {
                return Generation(context->context, sequence, std::move(prompt), std::move(params));
              };
@@ -128,7 +128,7 @@ void register_generation(py::module_& m) {
            py::arg("stop") = std::vector<std::string>{}, py::arg("sampling") = SamplingParams(),
            py::arg("ignore_eos") = false, py::arg("n_log_probs") = -1,
            py::arg("prompt_log_probs") = false, py::arg("when_full") = "stop",
-           py::arg("n_keep") = 0)
+           py::arg("n_keep") = 0, py::arg("shown") = std::vector<int32_t>{})
       .def("next",
            [](PyGeneration& g) {
              GenerationStep step = g.context->exclusive([&] { return g.generation.next(); });

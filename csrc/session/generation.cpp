@@ -213,7 +213,8 @@ GenerationStep Generation::step(std::span<const float> logits, std::span<const u
   ++n_generated_;
   if (!params_.ignore_eos && tokenizer.ends_generation(token))
     return finish(FinishReason::stop, tail(), token);
-  std::string text = utf8_.push(tokenizer.piece(token, false));
+  const bool shown = std::ranges::find(params_.shown, token) != params_.shown.end();
+  std::string text = utf8_.push(tokenizer.piece(token, shown));
   if (may_end) text = stops_.push(text);
   if (stops_.hit()) return finish(FinishReason::stop, std::move(text), token);
   const bool full = n_history == size_t(context_.params().n_ctx);

@@ -36,6 +36,7 @@ struct GenerationParams {
   bool prompt_log_probs = false;  // of the prompt's tokens too; needs n_log_probs >= 0
   WhenFull when_full = WhenFull::stop;
   int32_t n_keep = 0;
+  std::vector<int32_t> shown;  // control tokens that have text: their names
 };
 
 // Natural logarithms of the softmax of the logits as the model gave them.

@@ -30,6 +30,11 @@ class ToolSyntax:
     names_first: bool = False
     separator: str = ""
 
+    @property
+    def writes_opening(self) -> bool:
+        """Whether models of this family put the opening before a call."""
+        return not self.is_bare or self.is_list or self.names_first
+
     def written(self, calls: list[tuple[str, Any]]) -> str:
         """Calls (name, arguments) as a model of this family writes them."""
         if self.names_first:
@@ -37,7 +42,7 @@ class ToolSyntax:
         objects = [_json({"name": name, self.arguments_key: args}) for name, args in calls]
         if self.is_list:
             return f"{self.opening}[{', '.join(objects)}]"
-        if self.is_bare:
+        if not self.writes_opening:
             return self.separator.join(objects)
         return "\n".join(f"{self.opening}\n{call}\n{self.closing}" for call in objects)
 

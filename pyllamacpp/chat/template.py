@@ -17,14 +17,6 @@ from .sandbox import METER, Meter, Sandbox, metered
 
 MOST_SOURCE = 100_000  # characters; published templates have up to some 20,000
 
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-"""The format used for a file that brings no template."""
-
 
 class _RefusalError(Exception):
     """The template called raise_exception."""
@@ -61,11 +53,13 @@ class ChatTemplate:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         now: datetime | None = None,
     ) -> str:
         """The prompt of a conversation, up to where the answer begins.
 
+        tools: as OpenAI writes them, for templates that offer them; None: undefined there.
         now: the time that templates with a date write; None: this moment.
         Raises InvalidArgumentError when the template refuses the messages (an unknown role, say)
         and FormatError when the template itself fails, leaves its sandbox or goes on for too long.
@@ -73,14 +67,16 @@ class ChatTemplate:
         checked = [_checked(message) for message in messages]
         if not checked:
             raise InvalidArgumentError("messages must hold at least one message")
+        offered = {} if tools is None else {"tools": list(tools)}
         variables = {
             **self._variables,
+            **offered,
             "messages": checked,
             "add_generation_prompt": add_generation_prompt,
             "strftime_now": (now or datetime.now()).strftime,
         }
         try:
-            return self._template.render({**variables, METER: Meter(checked)})
+            return self._template.render({**variables, METER: Meter([checked, offered])})
         except _RefusalError as refusal:
             raise InvalidArgumentError(
                 f"the chat template refuses these messages: {_sentence(refusal)}"
@@ -99,7 +95,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _checked(message: object) -> dict[str, Any]:
-    """A copy of the message with its content as one string."""
+    """A copy of the message with its content as one string, or None beside calls of tools."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InvalidArgumentError(
             f'a message must be a dict with "role" and "content", found {message!r:.80}'
@@ -107,7 +103,7 @@ def _checked(message: object) -> dict[str, Any]:
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(_part_text(part) for part in content)
-    elif not isinstance(content, str):
+    elif not isinstance(content, str) and not (content is None and message.get("tool_calls")):
         raise InvalidArgumentError(
             f"the content of a message must be a string, found {content!r:.80}"
         )

@@ -92,7 +92,6 @@ def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) ->
         ("embedding", True),
         ("lora_path", "adapter.gguf"),
         ("lora_scale", 0.5),
-        ("chat_handler", print),
         ("tokenizer", object()),
         ("spm_infill", True),
     ],

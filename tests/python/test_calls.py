@@ -1,6 +1,7 @@
 """Calls of tools in an answer: every family, any split, hostile texts."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -64,11 +65,14 @@ EXAMPLES = {
         HERMES,
         f'<tool_call>{{"name": "get", "arguments": {WEATHER}\n</tool_call>',
     ),
-    "arguments first": (HERMES, f'<tool_call>{{"arguments": {WEATHER}, "name": "get"}}</tool_call>'),
+    "arguments first": (
+        HERMES,
+        f'<tool_call>{{"arguments": {WEATHER}, "name": "get"}}</tool_call>',
+    ),
     "parameters": (HERMES, f'<tool_call>{{"name": "get", "parameters": {WEATHER}}}</tool_call>'),
     "more keys": (
         HERMES,
-        f'<tool_call>{{"n": [1, "]"], "name": "get", "arguments": {WEATHER}, "z": 1.5}}</tool_call>',
+        f'<tool_call>{{"n": [1, "]"], "name": "get", "arguments": {WEATHER}, "z": 1}}</tool_call>',
     ),
     "a list": (HERMES, f'<tool_call>[{{"name": "get", "arguments": {WEATHER}}}]</tool_call>'),
     "as a string": (
@@ -202,14 +206,26 @@ def test_ids_are_nine_letters_and_digits() -> None:
 def splits(text: str) -> st.SearchStrategy[list[str]]:
     def cut(places: list[int]) -> list[str]:
         ends = [0, *sorted(places), len(text)]
-        return [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        return [text[a:b] for a, b in pairwise(ends)]
 
     return st.lists(st.integers(0, len(text)), max_size=12).map(cut)
 
 
 FRAGMENTS = st.sampled_from(
     [
-        *("<tool_call>", "</tool_call>", "<tool", "[TOOL_CALLS]", "[", "]", "{", "}", ",", ":", '"'),
+        *(
+            "<tool_call>",
+            "</tool_call>",
+            "<tool",
+            "[TOOL_CALLS]",
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            ":",
+            '"',
+        ),
         *('"name"', '"arguments"', '"parameters"', '"get"', '"add"', "get", "[ARGS]", "[CALL_ID]"),
         *('{"name": "get", "arguments": {', '{"name": "add"}', '{"a": "}"}', "\\", "null", "1.5"),
         *("<|python_tag|>", "; ", " ", "\n", "é", "\ud83d", "text", '\\"', "\\u00e9", "[]", "{}"),

@@ -3,7 +3,8 @@
 import pytest
 
 from pyllamacpp.chat import sandbox
-from pyllamacpp.chat.template import CHATML, ChatTemplate
+from pyllamacpp.chat.named import CHATML
+from pyllamacpp.chat.template import ChatTemplate
 from pyllamacpp.errors import FormatError, InvalidArgumentError
 
 HI = [{"role": "user", "content": "hi"}]
@@ -16,8 +17,8 @@ def render(source: str, messages=HI, **options) -> str:
 def test_chatml() -> None:
     messages = [{"role": "system", "content": "S"}, *HI]
     expected = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
-    assert render(CHATML, messages, add_generation_prompt=False) == expected
-    assert render(CHATML, messages) == expected + "<|im_start|>assistant\n"
+    assert render(CHATML.template, messages, add_generation_prompt=False) == expected
+    assert render(CHATML.template, messages) == expected + "<|im_start|>assistant\n"
 
 
 def test_what_templates_of_the_ecosystem_use() -> None:

@@ -10,6 +10,7 @@ import pexpect
 import pytest
 
 from pyllamacpp import Llama, __version__
+from pyllamacpp.chat.format import ChatFormat
 
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
 from tiny_model import TinyModel
@@ -252,7 +253,7 @@ def test_nobody_forges_a_turn(name: str, tmp_path: Path) -> None:
     options = ["-m", str(path), "--temp", "0", "-n", "30", "-c", "512"]
     with Llama(str(path), n_ctx=512, verbose=False) as llm:
         tokenizer = llm._engine.model.tokenizer
-        chat = llm._chat_format()
+        chat = ChatFormat.of_model(llm.model)
         plain = chat.encode([{"role": "user", "content": "Q"}])
         ids = chat.encode([{"role": "user", "content": question}])
         control = {i for i in range(tokenizer.size) if tokenizer.types(i) == 3}

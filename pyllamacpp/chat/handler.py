@@ -1,0 +1,173 @@
+"""What becomes of a request before a model sees it, and how its answer is to be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import InvalidArgumentError
+from . import history
+from .calls import CallParser
+from .format import FILE_TEMPLATES, ChatFormat
+from .registry import FormatterHandler, LlamaChatCompletionHandler, registered
+from .structure import Structure, answer_schema, structure_of
+from .style import ToolStyle, find_style, takes_system
+from .syntax import HERMES, ToolSyntax
+from .tools import ToolUse, tool_use
+
+if TYPE_CHECKING:
+    from .. import _core
+    from .registry import StoppingCriterion
+
+_CONTROL = 3  # llama.cpp's type of a token without text
+# How calls are offered to a model whose template has no words for them.
+_OFFER = """\
+You can call functions. These are there, each with the JSON schema of its arguments:
+{tools}
+
+To call one, write its name and its arguments as a JSON object, like this and nothing else:
+<tool_call>
+{{"name": "the_name", "arguments": {{"an_argument": "its value"}}}}
+</tool_call>
+To call several, write several. What they return comes in <tool_response></tool_response>."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request as the engine takes it.
+
+    tokens: the prompt's ids. stop, stopping_criteria: what ends the answer, besides the caller's.
+    structure: what the answer must be, None: anything. shown: control tokens whose text belongs
+    to the answer, since calls begin with them.
+    """
+
+    tokens: list[int]
+    stop: tuple[str, ...]
+    stopping_criteria: StoppingCriterion | None
+    structure: Structure | None
+    shown: tuple[int, ...]
+    syntax: ToolSyntax
+    tools: ToolUse | None
+
+    def new_parser(self) -> CallParser | None:
+        """Takes one answer apart; None: it can have no calls."""
+        return None if self.tools is None else CallParser(self.syntax, self.tools.names)
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether calls are answered as `function_call`."""
+        return self.tools is not None and self.tools.is_legacy
+
+
+class ChatHandler:
+    """Requests in a chat format, with tools for every format.
+
+    A format that offers tools and writes calls in a syntax of `SYNTAXES` does so itself. For others
+    the tools are offered in the system message, or the user's first where there can be none, and
+    calls are written in HERMES' syntax.
+    """
+
+    def __init__(self, chat_format: ChatFormat) -> None:
+        self.format = chat_format
+
+    @cached_property
+    def _style(self) -> ToolStyle | None:
+        return find_style(self.format.text)
+
+    def prepare(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[object] | None = None,
+        tool_choice: object = None,
+        functions: Sequence[object] | None = None,
+        function_call: object = None,
+        response_format: object = None,
+    ) -> Prepared:
+        """The arguments of `create_chat_completion` in one form.
+
+        With tool_choice "none" no tools are offered. Raises InvalidArgumentError for what has not
+        the form that `llama_types` gives, and as `ChatFormat.prompt`.
+        """
+        use = tool_use(tools, tool_choice, functions, function_call)
+        schema = answer_schema(response_format)
+        said = history.uniform(messages)
+        offered = None if use is None else use.tools
+        syntax = HERMES
+        if offered or history.has_calls(said):
+            if self._style is not None:
+                syntax = self._style.syntax
+                said = self._style.fitted(said)
+            else:
+                said = history.in_words(said, syntax)
+                if use is not None:
+                    said = self._offered_in_words(said, use)
+                offered = None
+        prompt = self.format.prompt(said, offered)
+        return Prepared(
+            prompt.tokens,
+            prompt.stop,
+            prompt.stopping_criteria,
+            structure_of(use, schema, syntax, self._control_token),
+            () if use is None else self._shown(syntax),
+            syntax,
+            use,
+        )
+
+    def _offered_in_words(self, said: list[dict[str, Any]], use: ToolUse) -> list[dict[str, Any]]:
+        lines = [json.dumps(tool["function"], ensure_ascii=False) for tool in use.tools]
+        offer = _OFFER.format(tools="\n".join(lines))
+        if len(use.must_call) == 1:
+            offer += f"\nCall {use.must_call[0]} now."
+        elif use.must_call:
+            offer += "\nCall one now."
+        if takes_system(self.format.text):
+            return _joined(said, "system", "", f"\n\n{offer}")
+        return _joined(said, "user", f"{offer}\n\n", "")
+
+    def _control_token(self, text: str) -> int | None:
+        ids = self.format.tokenizer.encode(text.encode(), False, True)
+        is_control = len(ids) == 1 and self.format.tokenizer.types(ids[0]) == _CONTROL
+        return ids[0] if is_control else None
+
+    def _shown(self, syntax: ToolSyntax) -> tuple[int, ...]:
+        markers = (syntax.opening, syntax.closing, "[ARGS]", "[CALL_ID]")
+        tokens = [self._control_token(marker) for marker in markers if marker]
+        return tuple(token for token in tokens if token is not None)
+
+
+def _joined(said: list[dict[str, Any]], role: str, before: str, after: str) -> list[dict[str, Any]]:
+    """The messages with text around the first one, if it has the role, or else in one of its own.
+
+    One of both texts is empty.
+    """
+    if not said or said[0].get("role") != role:
+        return [{"role": role, "content": (before + after).strip()}, *said]
+    content = said[0].get("content")
+    if isinstance(content, list):
+        around = [{"type": "text", "text": text} for text in (before, after)]
+        content = [*around[:1], *content, *around[1:]]
+    elif isinstance(content, str):
+        content = before + content + after
+    return [{**said[0], "content": content}, *said[1:]]
+
+
+def chat_handler(
+    model: _core.Model, chat_format: str | None, handler: object | None = None
+) -> ChatHandler | LlamaChatCompletionHandler:
+    """Who answers conversations: `handler`, a template of the file, a registered format, our table.
+
+    handler: the constructor's chat_handler. Raises as `ChatFormat.of_model`, and
+    InvalidArgumentError for a handler that cannot be called.
+    """
+    if handler is None and chat_format is not None and not chat_format.startswith(FILE_TEMPLATES):
+        handler = registered(chat_format)
+    if handler is None:
+        return ChatHandler(ChatFormat.of_model(model, chat_format))
+    if isinstance(handler, FormatterHandler):
+        return ChatHandler(ChatFormat.of_formatter(handler.formatter, model.tokenizer))
+    if not callable(handler):
+        raise InvalidArgumentError(f"chat_handler must be callable, found {handler!r:.80}")
+    return cast("LlamaChatCompletionHandler", handler)

@@ -1,0 +1,164 @@
+"""Types of what goes into a conversation: messages, tools, choices, as OpenAI lays them out.
+
+The names are those of `llama_cpp.llama_types`; the dicts that come back are typed in
+`pyllamacpp.completion` and `pyllamacpp.chat.response`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, TypedDict
+
+JsonSchema: TypeAlias = Mapping[str, Any]
+
+
+class ChatCompletionRequestMessageContentPartText(TypedDict):
+    """A part of a message's content; the parts are joined."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatCompletionRequestSystemMessage(TypedDict):
+    """What the model is told before the conversation."""
+
+    role: Literal["system"]
+    content: str | list[ChatCompletionRequestMessageContentPartText]
+
+
+class ChatCompletionRequestUserMessage(TypedDict):
+    """A turn of the user."""
+
+    role: Literal["user"]
+    content: str | list[ChatCompletionRequestMessageContentPartText]
+
+
+class ChatCompletionMessageToolCallFunction(TypedDict):
+    """Which function is called. arguments: the text of a JSON object, as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ChatCompletionMessageToolCall(TypedDict):
+    """A call, answered by a tool message with its id."""
+
+    id: str
+    type: Literal["function"]
+    function: ChatCompletionMessageToolCallFunction
+
+
+class _AssistantMessage(TypedDict):
+    role: Literal["assistant"]
+
+
+class ChatCompletionRequestAssistantMessage(_AssistantMessage, total=False):
+    """A turn of the model. content may be None or missing beside calls.
+
+    function_call: the older form of one call.
+    """
+
+    content: str | list[ChatCompletionRequestMessageContentPartText] | None
+    tool_calls: list[ChatCompletionMessageToolCall]
+    function_call: ChatCompletionMessageToolCallFunction
+
+
+class ChatCompletionRequestToolMessage(TypedDict):
+    """What a call gave."""
+
+    role: Literal["tool"]
+    content: str | list[ChatCompletionRequestMessageContentPartText]
+    tool_call_id: str
+
+
+class ChatCompletionRequestFunctionMessage(TypedDict):
+    """What a call gave, in the older form."""
+
+    role: Literal["function"]
+    content: str
+    name: str
+
+
+ChatCompletionRequestMessage: TypeAlias = (
+    ChatCompletionRequestSystemMessage
+    | ChatCompletionRequestUserMessage
+    | ChatCompletionRequestAssistantMessage
+    | ChatCompletionRequestToolMessage
+    | ChatCompletionRequestFunctionMessage
+)
+
+
+class _Function(TypedDict):
+    name: str
+
+
+class ChatCompletionFunction(_Function, total=False):
+    """A function: up to 64 letters, digits, "_", "-" and ".", what it does, its arguments' schema.
+
+    Without parameters it takes no arguments.
+    """
+
+    description: str
+    parameters: JsonSchema
+
+
+class ChatCompletionTool(TypedDict):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: ChatCompletionFunction
+
+
+class ChatCompletionNamedToolChoiceFunction(TypedDict):
+    """The name in a choice."""
+
+    name: str
+
+
+class ChatCompletionNamedToolChoice(TypedDict):
+    """This tool has to be called."""
+
+    type: Literal["function"]
+    function: ChatCompletionNamedToolChoiceFunction
+
+
+ChatCompletionToolChoiceOption: TypeAlias = (
+    Literal["none", "auto", "required"] | ChatCompletionNamedToolChoice
+)
+
+
+class ChatCompletionRequestFunctionCallOption(TypedDict):
+    """The older form of a named choice."""
+
+    name: str
+
+
+ChatCompletionRequestFunctionCall: TypeAlias = (
+    Literal["none", "auto"] | ChatCompletionRequestFunctionCallOption
+)
+
+
+class _JsonSchemaFormat(TypedDict):
+    schema: JsonSchema
+
+
+class ChatCompletionResponseFormatJsonSchema(_JsonSchemaFormat, total=False):
+    """The schema of an answer. The answer always follows it, whatever strict says."""
+
+    name: str
+    description: str
+    strict: bool | None
+
+
+class _ResponseFormat(TypedDict):
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class ChatCompletionRequestResponseFormat(_ResponseFormat, total=False):
+    """The form of an answer.
+
+    schema: with "json_object", as llama-cpp-python has it; json_schema: with "json_schema".
+    """
+
+    schema: JsonSchema
+    json_schema: ChatCompletionResponseFormatJsonSchema
