@@ -1,11 +1,11 @@
 """Perplexity of the default model in every file type, beside llama-cpp-python's on the same file.
 
-    python benchmarks/type_perplexity.py [--windows 12] [--peer-venv FOLDER]
+    python benchmarks/type_perplexity.py [--windows 12] [--types q5_k_m,q6_k] [--peer-venv FOLDER]
 
 The peer writes the files: the default model's weights as float32, then each type from that. Rows of
-the model have 576 values, which blocks of 256 do not divide: of the K types' files only the
-feed-forward's down projections (1536) are of the type itself, the rest is what the peer falls back
-to. Exit code 1 if a perplexity differs by more than half a percent.
+the model have 576 values, which blocks of 256 do not divide; so the float32 file is widened with
+zeros to 768, and to 12 heads of which 3 do nothing, which changes no logit. Exit code 1 if a
+perplexity differs by more than half a percent.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gguf
+import numpy as np
 from compare import (
     HERE,
     OWN,
@@ -72,6 +74,61 @@ def quantize(python: str, source: Path, target: Path, number: int) -> None:
         raise SystemExit(f"{PEER} could not write {target.name}: {done.stderr[-500:]}")
 
 
+WIDE, N_HEADS, N_KV_HEADS = 768, 12, 4
+
+
+def padded(values: np.ndarray, *shape: int) -> np.ndarray:
+    return np.pad(values, [(0, n - m) for n, m in zip(shape, values.shape, strict=True)])
+
+
+def widen(source: Path, target: Path) -> None:
+    """A float32 LLaMA file with zeros for the columns and heads that fill blocks of 256.
+
+    The mean of squares that a norm divides by is of more values then: its weights and epsilon make
+    up for that.
+    """
+    reader = gguf.GGUFReader(source)
+    dim = int(reader.fields["llama.embedding_length"].contents())
+    head_dim = dim // int(reader.fields["llama.attention.head_count"].contents())
+    changes = {
+        "llama.embedding_length": WIDE,
+        "llama.attention.head_count": N_HEADS,
+        "llama.attention.head_count_kv": N_KV_HEADS,
+        "llama.attention.layer_norm_rms_epsilon": reader.fields[
+            "llama.attention.layer_norm_rms_epsilon"
+        ].contents()
+        * dim
+        / WIDE,
+    }
+    writer = gguf.GGUFWriter(target, "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        kind = field.types[0]
+        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, changes.get(name, field.contents()), kind, sub_type=inner)
+    q_rows, kv_rows = N_HEADS * head_dim, N_KV_HEADS * head_dim
+    for tensor in reader.tensors:
+        values = np.array(tensor.data, dtype=np.float32)
+        if values.ndim == 1:
+            wide = padded(values, WIDE) * np.float32(math.sqrt(dim / WIDE))
+        elif "attn_q" in tensor.name:
+            wide = padded(values, q_rows, WIDE)
+        elif "attn_k" in tensor.name or "attn_v" in tensor.name:
+            wide = padded(values, kv_rows, WIDE)
+        elif "attn_output" in tensor.name:
+            wide = padded(values, WIDE, q_rows)
+        elif "ffn_down" in tensor.name:
+            wide = padded(values, WIDE, values.shape[1])
+        else:
+            wide = padded(values, values.shape[0], WIDE)
+        writer.add_tensor(tensor.name, wide)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def compare(python: str, model: Path, text: str, n_windows: int, threads: int) -> dict[str, float]:
     workers = [Worker(sys.executable, OWN, model, threads), Worker(python, PEER, model, threads)]
     try:
@@ -87,6 +144,7 @@ def main() -> None:
     parser.add_argument("--peer-venv", type=Path, default=cache / f"{PEER}-{PEER_VERSION}")
     parser.add_argument("--windows", type=int, default=12)
     parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("--types", default=",".join(TYPES), help="file types, parted by commas")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results/type_perplexity.json")
     args = parser.parse_args()
     python = peer_python(args.peer_venv)
@@ -96,8 +154,12 @@ def main() -> None:
     print(f"| file type | {OWN} | {PEER} {PEER_VERSION} | ratio |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base.gguf"
-        quantize(python, default_model(), base, TYPES["f32"])
-        for name, number in TYPES.items():
+        narrow = Path(folder) / "narrow.gguf"
+        quantize(python, default_model(), narrow, TYPES["f32"])
+        widen(narrow, base)
+        narrow.unlink()
+        for name in args.types.split(","):
+            number = TYPES[name]
             path = base
             if name != "f32":
                 path = Path(folder) / f"{name}.gguf"

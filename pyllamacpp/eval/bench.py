@@ -3,8 +3,9 @@
 Limits are measured in the same run, before and after each test: reading memory in order, and the
 arithmetic of the tier in use (int8, and float32 for float weights).
 
-A prompt's limit is its matrix products: two operations per weight and token, the output matrix for
-the last token alone; attention and all else come on top. A generated token's limit is what must be
+A prompt's limit is its arithmetic: matrix products, two operations per weight and token, the
+output matrix for the last token alone; and attention, in float32, four operations per value of a
+head and key that a token sees. All else comes on top. A generated token's limit is what must be
 read: every matrix once, the norms, one row of the embedding, and the keys and values of the
 tokens before it.
 """
@@ -48,7 +49,8 @@ class Limits:
 class Work:
     """What one token costs: operations of matrix products by kind of weight, bytes read.
 
-    head_*: of the output matrix alone, which a prompt needs once. kv_bytes: per token it sees.
+    head_*: of the output matrix alone, which a prompt needs once. kv_bytes, attention_ops: per key
+    that the token sees.
     """
 
     int8_ops: float
@@ -57,6 +59,7 @@ class Work:
     head_float_ops: float
     weight_bytes: float
     kv_bytes: float
+    attention_ops: float
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def work_of(model: _core.Model, type_k: str, type_v: str) -> Work:
         head_float_ops=head_ops if float_head else 0.0,
         weight_bytes=n_bytes,
         kv_bytes=kv_values * (_KV_BYTES[type_k] + _KV_BYTES[type_v]),
+        attention_ops=4.0 * config.n_layers * config.n_heads * config.head_dim,
     )
 
 
@@ -160,7 +164,9 @@ class Bench:
         w = self.work
         # Per token, the output matrix being needed for one of n.
         int8_ops = w.int8_ops - w.head_int8_ops * (1 - 1 / n)
-        float_ops = w.float_ops - w.head_float_ops * (1 - 1 / n)
+        n_keys = sum(self._visible(depth + i + 1) for i in range(n)) / n
+        attention_ops = w.attention_ops * n_keys
+        float_ops = w.float_ops - w.head_float_ops * (1 - 1 / n) + attention_ops
         ops = int8_ops + float_ops
         limit_seconds = int8_ops / limits.int8_ops + float_ops / limits.float_ops
         return self._result(_name("pp", n, depth), n, seconds, ops, limit_seconds, limits)

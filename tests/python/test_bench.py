@@ -72,6 +72,19 @@ def test_a_sliding_window_bounds_what_is_read(tmp_path: Path) -> None:
     assert bench.generate(4, 40, 1).amount == work.weight_bytes + work.kv_bytes * 8
 
 
+@pytest.mark.parametrize("window", [None, 8])
+def test_a_prompt_counts_its_attention(tmp_path: Path, window: int | None) -> None:
+    tiny = TinyModel(metadata={} if window is None else {"attention.sliding_window": window})
+    model = _core.Model(str(tiny.write(tmp_path / "m.gguf")))
+    bench = Bench(model, n_ctx=64, n_threads=1, probe_bytes=PROBE)
+    config = model.config
+    # By hand: the products of the queries of each head with the keys they see, and with values.
+    pairs = sum(min(position + 1, window or 64) for position in range(20, 30))
+    attention = pairs * config.n_layers * config.n_heads * 2 * (2 * config.head_dim)
+    products = bench.work.float_ops * 10 - bench.work.head_float_ops * 9
+    assert bench.prompt(10, 20, 1).amount == pytest.approx((products + attention) / 10, rel=1e-12)
+
+
 def test_the_tokens_before_are_evaluated_once(tmp_path: Path, monkeypatch) -> None:
     model = _core.Model(str(TinyModel().write(tmp_path / "m.gguf")))
     bench = Bench(model, n_ctx=64, n_threads=1, probe_bytes=PROBE)
