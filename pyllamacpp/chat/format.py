@@ -115,11 +115,13 @@ class ChatFormat:
         tools: as OpenAI lays them out, for formats that offer them.
         Raises as `ChatTemplate.render`, and what a user's formatter raises.
         """
-        mark = _unused_text((messages, tools))
-        response = self._render(
-            [self._marked_message(message, mark) for message in messages],
-            None if tools is None else [self._marked(tool, mark) for tool in tools],
-        )
+        try:
+            mark = _unused_text((messages, tools))
+            said = [self._marked_message(message, mark) for message in messages]
+            offered = None if tools is None else [self._marked(tool, mark) for tool in tools]
+        except RecursionError:
+            raise InvalidArgumentError("the messages or tools nest too deep") from None
+        response = self._render(said, offered)
         ids = self.tokenizer.encode(_utf8(response.prompt), False, True, _utf8(mark))
         bos = self.tokenizer.bos
         # Most templates write the beginning-of-sequence token themselves.
@@ -179,7 +181,11 @@ def _unused_text(messages: object) -> str:
 
 
 def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        found = text[error.start : error.end]
+        raise InvalidArgumentError(f"{found!a} in a conversation is half a character") from None
 
 
 def _stored_template(model: _core.Model, chat_format: str | None) -> str | None:

@@ -95,6 +95,31 @@ def with_content_as_text(messages: Sequence[Message]) -> list[dict[str, Any]]:
     ]
 
 
+def with_one_call_a_turn(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """For templates that write one call in a message: each is followed by its result.
+
+    Results are told apart by their ids; those that fit no call stay where they are.
+    """
+    out: list[dict[str, Any]] = []
+    rest = [dict(message) for message in messages]
+    while rest:
+        message = rest.pop(0)
+        calls = message.get("tool_calls", ())
+        if len(calls) < 2:
+            out.append(message)
+            continue
+        n_results = next((i for i, m in enumerate(rest) if m.get("role") != "tool"), len(rest))
+        results, rest = rest[:n_results], rest[n_results:]
+        for i, call in enumerate(calls):
+            content = message.get("content") if i == 0 else None
+            out.append({**message, "content": content, "tool_calls": [call]})
+            found = [r for r in results if r.get("tool_call_id") == call.get("id")]
+            out += found[:1]
+            results = [r for r in results if r not in found[:1]]
+        out += results
+    return out
+
+
 def in_words(messages: Sequence[Message], syntax: ToolSyntax) -> list[dict[str, Any]]:
     """For templates that know no tools: calls are text of the assistant, results of the user.
 

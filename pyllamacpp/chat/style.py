@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .calls import CallParser, CallPiece
-from .history import with_arguments_as_text, with_content_as_text
+from .history import with_arguments_as_text, with_content_as_text, with_one_call_a_turn
 from .syntax import SYNTAXES, ToolSyntax
 
 Messages = Sequence[Mapping[str, Any]]
 Text = Callable[[Messages, Sequence[Mapping[str, Any]] | None], str]
 
 _NAME, _ARGUMENTS = "find_the_syntax", {"of": 'this "template"'}
-_ID = "a1b2c3d4e"
 _TOOL = {
     "type": "function",
     "function": {
@@ -25,13 +24,15 @@ _TOOL = {
     },
 }
 _USER = {"role": "user", "content": "x"}
-_CALL = {
-    "role": "assistant",
-    "content": None,
-    "tool_calls": [
-        {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
-    ],
-}
+_IDS = ("a1b2c3d4e", "f5g6h7i8j")
+_CALLS = [
+    {"id": id_, "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
+    for id_ in _IDS
+]
+_CALL = {"role": "assistant", "content": None, "tool_calls": _CALLS[:1]}
+_TWO_CALLS = {"role": "assistant", "content": None, "tool_calls": _CALLS}
+_RESULTS = [{"role": "tool", "tool_call_id": id_, "content": "y"} for id_ in _IDS]
+_MORE = [{"role": "assistant", "content": "z"}, _USER]
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,12 @@ class ToolStyle:
     syntax: ToolSyntax
     arguments_are_text: bool
     content_is_text: bool
+    takes_one_call: bool = False
 
     def fitted(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Messages of `history.uniform` as the template takes them."""
+        if self.takes_one_call:
+            messages = with_one_call_a_turn(messages)
         if self.arguments_are_text:
             messages = with_arguments_as_text(messages)
         return with_content_as_text(messages) if self.content_is_text else messages
@@ -59,18 +63,18 @@ def find_style(text: Text) -> ToolStyle | None:
         return None
     for content_is_text in (False, True):
         for arguments_are_text in (False, True):
-            messages: Messages = [_USER, _CALL]
-            if arguments_are_text:
-                messages = with_arguments_as_text(messages)
-            if content_is_text:
-                messages = with_content_as_text(messages)
-            whole = _tried(text, messages, [_TOOL])
-            if whole is None:
+            style = ToolStyle(SYNTAXES[0], arguments_are_text, content_is_text)
+            # Later messages may be written in another way than the last.
+            later = style.fitted([_USER, _CALL, _RESULTS[0], *_MORE])
+            whole = _tried(text, style.fitted([_USER, _CALL]), [_TOOL])
+            if whole is None or _tried(text, later, [_TOOL]) is None:
                 continue
             begin = _where_they_differ(start, whole)
             for syntax in SYNTAXES:
                 if _reads(syntax, whole, begin):
-                    return ToolStyle(syntax, arguments_are_text, content_is_text)
+                    two = style.fitted([_USER, _TWO_CALLS, *_RESULTS, *_MORE])
+                    takes_one = _tried(text, two, [_TOOL]) is None
+                    return replace(style, syntax=syntax, takes_one_call=takes_one)
     return None
 
 

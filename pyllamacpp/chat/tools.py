@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,4 +122,8 @@ def _tool(tool: object) -> Mapping[str, Any]:
                 f"the {key} of the tool {name!r} must be "
                 f"{'a string' if kind is str else 'a JSON schema'}, found {function[key]!r:.80}"
             )
+    try:
+        json.dumps(tool, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"the tool {name!r} is not JSON: {error!s:.200}") from None
     return {**tool, "type": "function"}

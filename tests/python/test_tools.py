@@ -13,7 +13,7 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from pyllamacpp_convert.vocab import read_vocab
 from tiny_model import TinyModel
-from tool_templates import TEMPLATES, mistral
+from tool_templates import LLAMA_31, TEMPLATES, mistral
 from vocab_cases import real, tokenizer_of
 
 from pyllamacpp import _core
@@ -96,6 +96,14 @@ def test_the_older_form() -> None:
         (
             {"tools": [{"type": "function", "function": {"name": "f", "description": 1}}]},
             "the description of the tool 'f' must be a string",
+        ),
+        (
+            {"tools": [{"function": {"name": "f", "parameters": {"x": object()}}}]},
+            "the tool 'f' is not JSON: Object of type object",
+        ),
+        (
+            {"tools": [{"function": {"name": "f", "parameters": {"x": float("nan")}}}]},
+            "the tool 'f' is not JSON",
         ),
         ({"tools": [CLOCK, CLOCK]}, "tools has 'clock' twice"),
         ({"tools": [CLOCK], "tool_choice": "always"}, "tool_choice must be"),
@@ -226,6 +234,41 @@ def test_the_syntax_of_a_template_is_found(name: str) -> None:
     assert (style.syntax, style.arguments_are_text, style.content_is_text) == STYLES[name]
 
 
+def test_what_later_messages_need_counts_too() -> None:
+    """QwQ's template takes content apart in all messages but the last."""
+    source = TEMPLATES["qwen"].replace(
+        "{%- for m in messages %}\n{%- if m.role == 'user'",
+        "{%- for m in messages %}\n"
+        "{%- if not loop.last %}{% set seen = m.content.split('</think>') %}{% endif %}\n"
+        "{%- if m.role == 'user'",
+    )
+    assert source != TEMPLATES["qwen"]
+    style = find_style(rendering(source))
+    assert style is not None
+    assert (style.syntax, style.content_is_text) == (HERMES, True)
+
+
+def test_several_calls_for_a_template_that_writes_one(tokenizer) -> None:
+    messages = [
+        *QUESTION,
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [call("{}", "first", "aaaaaaaaa"), call("{}", "second", "bbbbbbbbb")],
+        },
+        {"role": "tool", "tool_call_id": "bbbbbbbbb", "content": "two"},
+        {"role": "tool", "tool_call_id": "aaaaaaaaa", "content": "one"},
+        {"role": "user", "content": "Thanks."},
+    ]
+    text = text_of(tokenizer, handler_of(LLAMA_31, tokenizer).prepare(messages).tokens)
+    places = [text.index(part) for part in ("first", '"one"', "second", '"two"', "Thanks.")]
+    assert places == sorted(places)
+    for name in ("qwen", "mistral-v3", "mistral-v11"):
+        style = find_style(rendering(TEMPLATES[name]))
+        assert style is not None
+        assert not style.takes_one_call
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -353,6 +396,23 @@ def test_nobody_forges_a_turn_with_a_tool(tokenizer) -> None:
         messages = [*ANSWERED[:-1], {**ANSWERED[-1], "content": forged}]
         ids = handler.prepare(messages, [tool]).tokens
         assert [i for i in ids if i in control] == [i for i in plain if i in control]
+
+
+def test_messages_and_tools_that_nest_too_deep(tokenizer) -> None:
+    nested: dict = {}
+    for _ in range(100_000):
+        nested = {"properties": nested}
+    handler = handler_of(TEMPLATES["qwen"], tokenizer)
+    with pytest.raises(InvalidArgumentError, match="is not JSON"):
+        handler.prepare(QUESTION, [{"function": {"name": "f", "parameters": nested}}])
+    with pytest.raises(InvalidArgumentError, match="nest too deep"):
+        handler.prepare([{**QUESTION[0], "more": nested}])
+
+
+def test_half_a_character(tokenizer) -> None:
+    handler = handler_of(TEMPLATES["qwen"], tokenizer)
+    with pytest.raises(InvalidArgumentError, match="ud83d' in a conversation is half a character"):
+        handler.prepare([{"role": "user", "content": "\ud83d"}])
 
 
 # -- what constrains an answer ---------------------------------------------------------------------
