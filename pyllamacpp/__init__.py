@@ -36,6 +36,8 @@ except ModuleNotFoundError as _missing:
     ) from None
 
 if TYPE_CHECKING:
+    from .drafting import LlamaPromptLookupDecoding, SmallModelDrafting
+    from .grammar import LlamaGrammar
     from .llama import Llama
 
 __all__ = [
@@ -45,20 +47,32 @@ __all__ = [
     "FormatError",
     "InvalidArgumentError",
     "Llama",
+    "LlamaGrammar",
+    "LlamaPromptLookupDecoding",
     "ModelFileError",
     "OutOfMemoryError",
     "PyllamacppError",
+    "SmallModelDrafting",
     "UnsupportedError",
     "__version__",
     "errors",
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "Llama":
-        from .llama import Llama
+# Where the names lie that are imported on first use.
+_LATER = {
+    "Llama": "llama",
+    "LlamaGrammar": "grammar",
+    "LlamaPromptLookupDecoding": "drafting",
+    "SmallModelDrafting": "drafting",
+}
 
-        return Llama
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

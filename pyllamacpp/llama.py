@@ -31,7 +31,9 @@ from .stream import native
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .params import LogitsProcessor, MoreArguments, StoppingCriteria
+    from .chat.structure import Structure
+    from .grammar import LlamaGrammar
+    from .params import LogitsProcessor, MoreArguments, StoppingCriteria, TokenFilter
 
 Prompts = str | list[int] | list[str] | list[list[int]]
 
@@ -69,7 +71,7 @@ class Llama(Session):
         model: str | None = None,
         stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        grammar: object | None = None,
+        grammar: LlamaGrammar | str | None = None,
         logit_bias: Mapping[int, float] | None = None,
         **more: Unpack[MoreArguments],
     ) -> Completion | Iterator[CompletionChunk]:
@@ -92,6 +94,7 @@ class Llama(Session):
             seed: None: the next of the constructor's chain. The j-th text of a prompt has seed + j.
             model: the name to state in the result; None: the file's path.
             mirostat_mode, mirostat_tau, mirostat_eta: see `SamplingParams`.
+            grammar: a `LlamaGrammar`, or GBNF: what the text must follow.
             stopping_criteria, logits_processor: see the types of `params`; called for each token.
             more: what llama-cpp-python does not have: see `MoreArguments`.
 
@@ -142,7 +145,7 @@ class Llama(Session):
         mirostat_eta: float = 0.1,
         model: str | None = None,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        grammar: object | None = None,
+        grammar: LlamaGrammar | str | None = None,
         logit_bias: Mapping[int, float] | None = None,
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
@@ -230,10 +233,6 @@ class Llama(Session):
     ) -> Job[ChatCompletion, ChatCompletionChunk]:
         request = ("tools", "tool_choice", "functions", "function_call", "response_format")
         prepared = handler.prepare(messages, **{name: arguments[name] for name in request})
-        if prepared.structure is not None:
-            raise UnsupportedError(
-                "response_format, and calls that are required, are not supported by this release"
-            )
         options = {**arguments, "stopping_criteria": prepared.stopping_criteria}
         prompt = Prompt(prepared.tokens, "", [])
         run = self._run([prompt], options, LogProbText.chat_layout, prepared)
@@ -252,6 +251,7 @@ class Llama(Session):
     ) -> Run:
         check_completion_arguments(arguments)
         n, best_of = text_counts(arguments)
+        new_filter = self._filters(arguments, None if chat is None else chat.structure)
         n_ctx, when_full = self.engine.context.n_ctx, arguments.get("when_full", "stop")
         seeds = [self._seeds.next(arguments.get("seed")) for _ in prompts]
 
@@ -265,6 +265,7 @@ class Llama(Session):
                 stop=() if chat is None else chat.stop,
                 drafter=self._drafter(),
                 shown=() if chat is None else chat.shown,
+                token_filter=new_filter(),
             )
 
         model = arguments.get("model")
@@ -312,6 +313,28 @@ class Llama(Session):
         text = b"".join(pieces).decode("utf-8", "replace")
         return Prompt(tokens, prompt if isinstance(prompt, str) else text, pieces)
 
+    def _filters(
+        self, arguments: Mapping[str, Any], structure: Structure | None = None
+    ) -> Callable[[], TokenFilter | None]:
+        """Makes what each text must follow."""
+        wanted = [n for n in ("grammar", "json_schema", "regex") if arguments.get(n) is not None]
+        if not wanted and structure is None:
+            return lambda: None
+        if wanted and structure is not None:
+            raise InvalidArgumentError(
+                f"{wanted[0]} cannot be given beside response_format or calls that are required"
+            )
+        from .grammar import GrammarFilter, grammar_of, json_schema_grammar, lark_grammar
+
+        grammar = grammar_of(arguments)
+        if structure is not None:
+            if structure.lark is not None:
+                grammar = lark_grammar(structure.lark)
+            elif structure.json_schema is not None:
+                grammar = json_schema_grammar(structure.json_schema)
+        assert grammar is not None
+        return lambda: GrammarFilter(grammar, self.model)
+
     def _drafter(self) -> Guesser | None:
         return None if self.draft_model is None else Guesser(self.draft_model)
 
@@ -341,7 +364,7 @@ class Llama(Session):
         penalize_nl: bool = True,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
-        grammar: object | None = None,
+        grammar: LlamaGrammar | str | None = None,
         **more: Unpack[MoreArguments],
     ) -> Generator[int, Sequence[int] | None, None]:
         """Yields token ids that continue `tokens`, without end; end-of-text ids are yielded too.
@@ -364,6 +387,7 @@ class Llama(Session):
                 penalty_last_n=self.last_n_tokens_size,
                 max_tokens=-1,
                 drafter=self._drafter(),
+                token_filter=self._filters(arguments)(),
             )
             steps = self.engine.start(prompt, params)
             try:
@@ -402,7 +426,7 @@ class Llama(Session):
         mirostat_tau: float = 5.0,
         penalize_nl: bool = True,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        grammar: object | None = None,
+        grammar: LlamaGrammar | str | None = None,
         idx: int | None = None,
         **more: Unpack[MoreArguments],
     ) -> int:

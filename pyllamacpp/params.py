@@ -199,6 +199,8 @@ class GenerationParams:
 class MoreArguments(TypedDict, total=False):
     """What completions take beside llama-cpp-python's arguments.
 
+    json_schema: the text is JSON that this schema (text or an object) allows. regex: the text is
+        what this regular expression matches as a whole. Both as `grammar`, one of which is enough.
     n: texts for each prompt. best_of: generate so many and give out the n whose tokens have the
         highest mean log-probability.
     prompt_progress, min_tokens, ignore_eos, when_full, n_keep: see `GenerationParams`; max_tokens
@@ -208,6 +210,8 @@ class MoreArguments(TypedDict, total=False):
     one string, parted by ";".
     """
 
+    json_schema: str | Mapping[str, Any] | bool | None
+    regex: str | None
     n: int
     best_of: int | None
     prompt_progress: Callable[[int, int], None] | None
@@ -255,6 +259,7 @@ def generation_params(
     stop: Sequence[str] = (),
     drafter: Drafter | None = None,
     shown: tuple[int, ...] = (),
+    token_filter: TokenFilter | None = None,
 ) -> GenerationParams:
     """What the options of a call ask for; `stop` comes on top.
 
@@ -277,6 +282,7 @@ def generation_params(
         drafter=drafter,
         prompt_progress=options.get("prompt_progress"),
         shown=shown,
+        token_filter=token_filter,
         **own,
     )
 
@@ -469,7 +475,6 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
 _REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
     "tfs_z": (None, 1.0),
     "penalize_nl": (None, True),
-    "grammar": (None,),
 }
 
 

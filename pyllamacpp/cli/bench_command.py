@@ -98,8 +98,9 @@ def command(
 
     The limits are measured in the same run. Prompts (pp) are held against the int8 arithmetic of
     the tier in use (float32 for float weights and for attention): two operations per weight and
-    token, four per value of a head and key that a token sees. Generation (tg; greedy, sampling included) is held against reading memory: all weights
-    and the keys and values of the tokens before. A model that fits into the caches can exceed that.
+    token, four per value of a head and key that a token sees. Generation (tg; greedy, sampling
+    included) is held against reading memory: all weights and the keys and values of the tokens
+    before. A model that fits into the caches can exceed that.
 
     --json writes a list of {"test", "tokens_per_s", "share_of_limit", ...}.
     """
