@@ -57,7 +57,7 @@ struct BatchView {
   std::span<const int32_t> tokens;     // [n_rows]
   std::span<const int32_t> positions;  // [n_rows]
   std::span<const SequenceRows> sequences;
-  std::span<const int32_t> outputs;  // rows whose logits are wanted, ascending
+  std::span<const int32_t> outputs;  // rows whose result is wanted, ascending
 };
 
 enum class RopeLayout { interleaved, halves };
@@ -128,6 +128,8 @@ class Stream {
   virtual void write_rows(const float* x) = 0;
   // logits [outputs][n_vocab] = output * norm(x), for the batch's output rows only
   virtual void head(const Weight& norm, const Weight& output, float* logits) = 0;
+  // rows [outputs][dim] = norm(x), for the batch's output rows only
+  virtual void hidden(const Weight& norm, float* rows) = 0;
   // Returns when everything since begin() is done.
   virtual void submit() = 0;
   // Whom to tell from the next begin() on; null, as at first: nobody.

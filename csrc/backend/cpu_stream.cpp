@@ -73,6 +73,7 @@ class CpuStream final : public Stream {
     std::copy_n(x, n_rows() * shape_.dim, x_.as<float>());
   }
   void head(const Weight& norm, const Weight& output, float* logits) override;
+  void hidden(const Weight& norm, float* rows) override;
   void submit() override {}
   void observe(InputObserver* observer) override { observer_ = observer; }
 
@@ -449,6 +450,17 @@ void CpuStream::head(const Weight& norm, const Weight& output, float* logits) {
     for_share(0, shape_.n_vocab, 4 * kRowGroup, thread, [&](int64_t begin, int64_t end) {
       matmul(output, acts, n, {begin, end}, logits, shape_.n_vocab, false, thread);
     });
+  });
+}
+
+void CpuStream::hidden(const Weight& norm, float* rows) {
+  const int64_t n = int64_t(batch_.outputs.size());
+  if (n == 0) return;
+  run([&](int thread) {
+    const Range r = part_of(n, 1, thread, n_threads_);
+    for (int64_t i = r.begin; i < r.end; ++i)
+      k_.rms_norm(rows + i * shape_.dim, x_.as<float>() + batch_.outputs[size_t(i)] * shape_.dim,
+                  as_cpu(norm).floats(), shape_.dim, attention().norm_eps);
   });
 }
 

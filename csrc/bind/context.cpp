@@ -43,15 +43,39 @@ WantLogits want_named(const std::string& name) {
 
 using Pieces = std::vector<std::tuple<int32_t, std::vector<int32_t>, std::string>>;
 
-void decode(PyContext& self, const Pieces& pieces) {
+// They refer to the tokens in `pieces`.
+std::vector<BatchPiece> batch_of(const Pieces& pieces) {
   std::vector<BatchPiece> batch;
   for (const auto& [sequence, tokens, logits] : pieces)
     batch.push_back({sequence, tokens, want_named(logits)});
+  return batch;
+}
+
+void decode(PyContext& self, const Pieces& pieces) {
+  const std::vector<BatchPiece> batch = batch_of(pieces);
   self.exclusive([&] { self.context.decode(batch); });
 }
 
+// An array [n][width] that owns `rows`.
+py::array_t<float> array_of(std::unique_ptr<std::vector<float>> rows, py::ssize_t width) {
+  const py::ssize_t n_rows = py::ssize_t(rows->size()) / width;
+  const float* data = rows->data();
+  const py::capsule owner(rows.get(), [](void* p) { delete static_cast<std::vector<float>*>(p); });
+  rows.release();
+  return py::array_t<float>({n_rows, width}, data, owner);
+}
+
+py::array_t<float> embed(PyContext& self, const Pieces& pieces) {
+  const std::vector<BatchPiece> batch = batch_of(pieces);
+  auto copy = std::make_unique<std::vector<float>>(self.exclusive([&] {
+    const std::span<const float> rows = self.context.embed(batch);
+    return std::vector<float>(rows.begin(), rows.end());
+  }));
+  return array_of(std::move(copy), self.context.model().config().dim);
+}
+
 py::array_t<float> logits(PyContext& self) {
-  // Copied under the lock, as another thread may decode; the array then owns the copy.
+  // Copied under the lock, as another thread may decode.
   auto copy = std::make_unique<std::vector<float>>(self.exclusive([&] {
     const Context& c = self.context;
     std::vector<float> rows;
@@ -62,12 +86,7 @@ py::array_t<float> logits(PyContext& self) {
     }
     return rows;
   }));
-  const py::ssize_t n_vocab = self.context.model().config().n_vocab;
-  const py::ssize_t n_rows = py::ssize_t(copy->size()) / n_vocab;
-  const float* data = copy->data();
-  const py::capsule owner(copy.get(), [](void* p) { delete static_cast<std::vector<float>*>(p); });
-  copy.release();
-  return py::array_t<float>({n_rows, n_vocab}, data, owner);
+  return array_of(std::move(copy), self.context.model().config().n_vocab);
 }
 
 py::dict input_squares(PyContext& self) {
@@ -138,6 +157,9 @@ void register_context(py::module_& m) {
       .def("decode", &decode, py::arg("pieces"),
            "Appends (sequence, tokens, 'none' | 'last' | 'all' logits) pieces: all or nothing.")
       .def("logits", &logits, "float32 [n_outputs, n_vocab] of the last decode.")
+      .def("embed", &embed, py::arg("pieces"),
+           "As decode, with hidden states in place of logits: float32 [n_wanted, n_embd], the "
+           "residual after the last norm. logits() is empty then.")
       .def("input_squares", &input_squares,
            "With measure_inputs: per matrix the sum over all rows evaluated so far of the squares "
            "of its inputs, float64 [columns], and the number of rows.")

@@ -1,5 +1,5 @@
 // The rows of one forward pass. Prompt, decode and any mixture over several sequences are the same
-// thing: rows of (token, position, sequence, wants logits).
+// thing: rows of (token, position, sequence, wants its result).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ struct Batch {
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
   std::vector<SequenceRows> sequences;
-  std::vector<int32_t> outputs;  // rows that want logits, ascending
+  std::vector<int32_t> outputs;  // rows whose result is wanted, ascending
 
   void clear() {
     tokens.clear();

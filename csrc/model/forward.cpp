@@ -17,7 +17,7 @@ void cross(Stream& from, Stream& to, const BatchView& batch, int64_t dim,
 }  // namespace
 
 void forward(const Model& model, Steps& steps, KvCache& cache, const BatchView& batch,
-             float* logits, Cancelled cancelled, void* context) {
+             Result result, float* results, Cancelled cancelled, void* context) {
   const int32_t n_layers = model.config().n_layers;
   Stream* stream = steps.streams[0];
   stream->begin(batch);
@@ -35,7 +35,10 @@ void forward(const Model& model, Steps& steps, KvCache& cache, const BatchView& 
     stream->project_attended(layer);
     stream->feed_forward(layer);
   }
-  stream->head(model.output_norm(), model.output(), logits);
+  if (result == Result::hidden)
+    stream->hidden(model.output_norm(), results);
+  else
+    stream->head(model.output_norm(), model.output(), results);
   stream->submit();
 }
 

@@ -18,9 +18,13 @@ struct Steps {
   std::vector<float> rows;       // what crosses from one stream to the next
 };
 
-// Computes the batch, whose rows already have their pages in the cache. `logits` gets
-// [batch outputs][n_vocab] floats.
+// What a pass computes of each of the batch's output rows: logits [n_vocab], or the hidden state
+// [dim], the residual after the last norm, that they are computed from.
+enum class Result { logits, hidden };
+
+// Computes the batch, whose rows already have their pages in the cache. `results` gets
+// [batch outputs][n_vocab or dim] floats.
 void forward(const Model& model, Steps& steps, KvCache& cache, const BatchView& batch,
-             float* logits, Cancelled cancelled, void* context);
+             Result result, float* results, Cancelled cancelled, void* context);
 
 }  // namespace pyllamacpp

@@ -134,7 +134,7 @@ std::span<const float> Context::logits(int32_t output) const {
     fail(ErrorKind::invalid_argument, "logits of output ", output, " were asked for; there are ",
          n_outputs_);
   const size_t n_vocab = size_t(model_->config().n_vocab);
-  return {logits_.data() + size_t(output) * n_vocab, n_vocab};
+  return {results_.data() + size_t(output) * n_vocab, n_vocab};
 }
 
 void Context::check(std::span<const BatchPiece> pieces) const {
@@ -154,7 +154,16 @@ void Context::check(std::span<const BatchPiece> pieces) const {
 
 bool Context::cancelled() { return cancel_requested_.exchange(false) || (poll_ && poll_()); }
 
-void Context::decode(std::span<const BatchPiece> pieces) {
+size_t Context::width(Result result) const {
+  return size_t(result == Result::hidden ? model_->config().dim : model_->config().n_vocab);
+}
+
+std::span<const float> Context::embed(std::span<const BatchPiece> pieces) {
+  evaluate(pieces, Result::hidden);
+  return results_;
+}
+
+void Context::evaluate(std::span<const BatchPiece> pieces, Result result) {
   check(pieces);
   size_t n_outputs = 0;
   for (const BatchPiece& p : pieces)
@@ -163,35 +172,36 @@ void Context::decode(std::span<const BatchPiece> pieces) {
   n_outputs_ = 0;
   std::vector<int32_t> before;  // lengths to return to
   try {
-    logits_.resize(n_outputs * size_t(model_->config().n_vocab));
+    results_.resize(n_outputs * width(result));
     for (const BatchPiece& p : pieces) {
       before.push_back(cache_.length(p.sequence));
       cache_.append(p.sequence, int32_t(p.tokens.size()));
     }
-    run(pieces, before);
+    run(pieces, before, result);
   } catch (const std::exception& e) {
     for (size_t i = 0; i < before.size(); ++i) cache_.trim(pieces[i].sequence, before[i]);
     if (dynamic_cast<const std::bad_alloc*>(&e))
-      fail(ErrorKind::memory, "not enough memory for the logits of ", n_outputs, " tokens");
+      fail(ErrorKind::memory, "not enough memory for the results of ", n_outputs, " tokens");
     throw;
   }
   for (const BatchPiece& p : pieces) {
     auto& held = tokens_[size_t(p.sequence)];
     held.insert(held.end(), p.tokens.begin(), p.tokens.end());
   }
-  n_outputs_ = int32_t(n_outputs);
+  if (result == Result::logits) n_outputs_ = int32_t(n_outputs);
 }
 
 // Cuts the pieces into batches of at most n_batch rows.
-void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before) {
-  float* logits = logits_.data();
+void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before,
+                  Result result) {
+  float* results = results_.data();
   batch_.clear();
   const auto flush = [&] {
     if (batch_.tokens.empty()) return;
     forward(
-        *model_, steps_, cache_, batch_.view(), logits,
+        *model_, steps_, cache_, batch_.view(), result, results,
         [](void* self) { return static_cast<Context*>(self)->cancelled(); }, this);
-    logits += batch_.outputs.size() * size_t(model_->config().n_vocab);
+    results += batch_.outputs.size() * width(result);
     batch_.clear();
   };
   for (size_t i = 0; i < pieces.size(); ++i) {

@@ -44,7 +44,7 @@ StreamShape stream_shape(const ModelConfig& config, const ContextParams& params)
 
 enum class WantLogits { none, last, all };
 
-// Tokens appended to one sequence.
+// Tokens appended to one sequence, and which of them have logits (or a hidden state) computed.
 struct BatchPiece {
   int32_t sequence;
   std::span<const int32_t> tokens;
@@ -58,9 +58,13 @@ class Context {
   // Appends the pieces (each of another sequence) and computes the logits they want. Either all
   // tokens are appended or, on an error or a cancel, none. Throws Error(context_full) when the
   // cache has no room, Error(invalid_argument) for a bad token or sequence, Error(cancelled).
-  void decode(std::span<const BatchPiece> pieces);
+  void decode(std::span<const BatchPiece> pieces) { evaluate(pieces, Result::logits); }
+  // The same, with hidden states in place of logits: the residual after the last norm, a row of dim
+  // floats per wanted token, in batch order. They are valid until the next evaluation.
+  std::span<const float> embed(std::span<const BatchPiece> pieces);
 
-  // Logits of the last decode: one row of n_vocab floats per wanted token, in batch order.
+  // Logits of the last evaluation, if it was a decode: one row of n_vocab floats per wanted token,
+  // in batch order.
   int32_t n_outputs() const { return n_outputs_; }
   std::span<const float> logits(int32_t output) const;
 
@@ -97,7 +101,9 @@ class Context {
 
  private:
   void check(std::span<const BatchPiece> pieces) const;
-  void run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before);
+  size_t width(Result result) const;  // floats of one
+  void evaluate(std::span<const BatchPiece> pieces, Result result);
+  void run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before, Result result);
   bool cancelled();
 
   std::shared_ptr<const Model> model_;
@@ -108,8 +114,8 @@ class Context {
   KvCache cache_;
   Batch batch_;
   std::vector<std::vector<int32_t>> tokens_;  // per sequence, what the cache holds
-  std::vector<float> logits_;
-  int32_t n_outputs_ = 0;
+  std::vector<float> results_;                // of the last evaluation
+  int32_t n_outputs_ = 0;                     // logits among them
   std::atomic<bool> cancel_requested_ = false;
   std::function<bool()> poll_;
 };

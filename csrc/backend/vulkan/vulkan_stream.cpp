@@ -67,7 +67,8 @@ class VulkanStream final : public Stream {
   void project_attended(const LayerWeights& layer) override;
   void feed_forward(const LayerWeights& layer) override;
   void head(const Weight& norm, const Weight& output, float* logits) override;
-  void read_rows(float* x) override { read(x_, shape_.dim, x); }
+  void hidden(const Weight& norm, float* rows) override;
+  void read_rows(float* x) override { read(x_, n_rows(), shape_.dim, x); }
   void write_rows(const float* x) override;
   void submit() override { ops_.encoder.finish(); }
   void observe(InputObserver* observer) override { observer_ = observer; }
@@ -83,8 +84,8 @@ class VulkanStream final : public Stream {
               Order order = Order::after_last) {
     ops_.matmul(as_vulkan(weight).matrix, x, y, n_rows(), accumulate, order);
   }
-  // All rows, without the padding; returns when they are there.
-  void read(const Rows& rows, int64_t n, float* out);
+  // The first n_rows rows, without the padding; returns when they are there.
+  void read(const Rows& rows, uint32_t n_rows, int64_t n, float* out);
   void show(const LayerWeights& layer, LayerInput input, const Rows& rows, int64_t n);
   void finish_heads(const Weight* bias, const Weight* norm, const Rows& x, int32_t n_heads);
 
@@ -185,19 +186,19 @@ void VulkanStream::write_rows(const float* x) {
   }
 }
 
-void VulkanStream::read(const Rows& rows, int64_t n, float* out) {
-  const Slice all{rows.data.buffer, rows.data.offset,
-                  uint64_t(n_rows()) * rows.stride * sizeof(float)};
-  const float* from = static_cast<const float*>(ops_.encoder.read(all));
+void VulkanStream::read(const Rows& rows, uint32_t n_rows, int64_t n, float* out) {
+  const Slice wanted{rows.data.buffer, rows.data.offset,
+                     uint64_t(n_rows) * rows.stride * sizeof(float)};
+  const float* from = static_cast<const float*>(ops_.encoder.read(wanted));
   ops_.encoder.finish();
-  for (uint32_t row = 0; row < n_rows(); ++row, from += rows.stride, out += n)
+  for (uint32_t row = 0; row < n_rows; ++row, from += rows.stride, out += n)
     std::copy_n(from, n, out);
 }
 
 void VulkanStream::show(const LayerWeights& layer, LayerInput input, const Rows& rows, int64_t n) {
   if (!observer_) return;
   shown_.resize(size_t(n_rows()) * size_t(n));
-  read(rows, n, shown_.data());
+  read(rows, n_rows(), n, shown_.data());
   observer_->see(layer, input, shown_.data(), n_rows(), n);
 }
 
@@ -259,6 +260,14 @@ void VulkanStream::head(const Weight& norm, const Weight& output, float* logits)
     for (uint32_t i = 0; i < n; ++i, read += logits_.stride, logits += shape_.n_vocab)
       std::copy_n(read, shape_.n_vocab, logits);
   }
+}
+
+void VulkanStream::hidden(const Weight& norm, float* rows) {
+  const uint32_t n_outputs = uint32_t(batch_.outputs.size());
+  if (n_outputs == 0) return;
+  ops_.rms_norm(x_, as_vulkan(norm).vector, normed_, n_outputs, uint32_t(shape_.dim),
+                attention().norm_eps, outputs_, 0);
+  read(normed_, n_outputs, shape_.dim, rows);
 }
 
 }  // namespace
