@@ -20,6 +20,7 @@ from .errors import (
     FormatError,
     InvalidArgumentError,
     ModelFileError,
+    NotEnabledError,
     OutOfMemoryError,
     PyllamacppError,
     UnsupportedError,
@@ -37,10 +38,24 @@ except ModuleNotFoundError as _missing:
 
 if TYPE_CHECKING:
     from .drafting import LlamaPromptLookupDecoding, SmallModelDrafting
+    from .embedding import (
+        LLAMA_POOLING_TYPE_CLS,
+        LLAMA_POOLING_TYPE_LAST,
+        LLAMA_POOLING_TYPE_MEAN,
+        LLAMA_POOLING_TYPE_NONE,
+        LLAMA_POOLING_TYPE_RANK,
+        LLAMA_POOLING_TYPE_UNSPECIFIED,
+    )
     from .grammar import LlamaGrammar
     from .llama import Llama
 
 __all__ = [
+    "LLAMA_POOLING_TYPE_CLS",
+    "LLAMA_POOLING_TYPE_LAST",
+    "LLAMA_POOLING_TYPE_MEAN",
+    "LLAMA_POOLING_TYPE_NONE",
+    "LLAMA_POOLING_TYPE_RANK",
+    "LLAMA_POOLING_TYPE_UNSPECIFIED",
     "CancelledError",
     "ContextFullError",
     "FileError",
@@ -50,6 +65,7 @@ __all__ = [
     "LlamaGrammar",
     "LlamaPromptLookupDecoding",
     "ModelFileError",
+    "NotEnabledError",
     "OutOfMemoryError",
     "PyllamacppError",
     "SmallModelDrafting",
@@ -61,6 +77,12 @@ __all__ = [
 
 # Where the names lie that are imported on first use.
 _LATER = {
+    "LLAMA_POOLING_TYPE_CLS": "embedding",
+    "LLAMA_POOLING_TYPE_LAST": "embedding",
+    "LLAMA_POOLING_TYPE_MEAN": "embedding",
+    "LLAMA_POOLING_TYPE_NONE": "embedding",
+    "LLAMA_POOLING_TYPE_RANK": "embedding",
+    "LLAMA_POOLING_TYPE_UNSPECIFIED": "embedding",
     "Llama": "llama",
     "LlamaGrammar": "grammar",
     "LlamaPromptLookupDecoding": "drafting",

@@ -39,6 +39,10 @@ class ContextFullError(PyllamacppError, ValueError):
     """More tokens than the context window holds."""
 
 
+class NotEnabledError(PyllamacppError, RuntimeError):
+    """A method that must be asked for when the model is loaded was not."""
+
+
 class CancelledError(PyllamacppError):
     """A running evaluation was cancelled from another thread."""
 

@@ -455,7 +455,6 @@ _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
 _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "kv_overrides": (None,),
     "rope_scaling_type": (None, -1),
-    "pooling_type": (None, -1),
     "attention_type": (None, -1),
     "rope_freq_base": (None, 0.0),
     "rope_freq_scale": (None, 0.0),
@@ -464,7 +463,6 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "yarn_beta_fast": (None, 32.0),
     "yarn_beta_slow": (None, 1.0),
     "yarn_orig_ctx": (None, 0),
-    "embedding": (None, False),
     "lora_base": (None,),
     "lora_scale": (None, 1.0),
     "lora_path": (None,),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core, log
+from .embedding import CreateEmbeddingResponse, Embedder, Text, Vectors, pooling_of
 from .engine import Engine
 from .errors import (
     FileError,
     InvalidArgumentError,
     ModelFileError,
+    NotEnabledError,
     PyllamacppError,
 )
 from .loading import add_context, load
@@ -42,6 +44,7 @@ class Session:
 
     _model: _core.Model | None = None
     _engine: Engine | None = None
+    _embedder: Embedder | None = None
     _metadata: dict[str, str] | None = None
 
     def __init__(
@@ -108,6 +111,9 @@ class Session:
                 ggml's number of it.
             last_n_tokens_size: tokens that the penalties look back at.
             logits_all: keep the logits of every token in `scores`.
+            embedding: allow `embed` and `create_embedding`.
+            pooling_type: LLAMA_POOLING_TYPE_NONE (0), _MEAN (1), _CLS (2) or _LAST (3): what they
+                make of a text's tokens; -1: what the file says, else none.
             chat_format: None: the file's own template; "chat_template.NAME": a named template of
                 the file; a name registered with `llama_chat_format` or one of
                 `llama_chat_format.known_formats()`.
@@ -143,6 +149,7 @@ class Session:
                 lambda: load(self.model_path, progress=progress_callback, **self._shape())
             )
             self._engine = Engine(self._model, context, logits_all=logits_all)
+            self._embedder = self._make_embedder(self._model)
         if verbose:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
@@ -198,8 +205,23 @@ class Session:
         context = add_context(model, self.model_path, **other._shape())
         other._model = model
         other._engine = Engine(model, context, logits_all=arguments["logits_all"])
+        other._embedder = other._make_embedder(model)
         other._check_draft_model()
         return other
+
+    def _make_embedder(self, model: _core.Model) -> Embedder | None:
+        if not self._arguments["embedding"]:
+            return None
+        shape = self._shape()
+        return Embedder(
+            model,
+            shape["n_ctx"],
+            shape["n_batch"],
+            shape["n_threads_batch"] or shape["n_threads"],
+            self._arguments["pooling_type"],
+            type_k=shape["type_k"],
+            type_v=shape["type_v"],
+        )
 
     def _check_draft_model(self) -> None:
         check = getattr(self.draft_model, "check_vocabulary", None)
@@ -218,7 +240,10 @@ class Session:
         """Frees the model and its context. Calls that need them raise PyllamacppError then."""
         if self._engine is not None:
             self._engine.close()
+        if self._embedder is not None:
+            self._embedder.close()
         self._engine = None
+        self._embedder = None
         self._model = None
 
     def __enter__(self) -> Self:
@@ -356,6 +381,52 @@ class Session:
         n_tokens = self.n_tokens
         first = 0 if self.engine.logits_all else max(0, n_tokens - 1)
         return deque(self.scores[first:n_tokens].tolist())
+
+    # -- embeddings ----------------------------------------------------------------------------
+
+    @property
+    def embedder(self) -> Embedder:
+        """What embeds texts. Raises NotEnabledError where it was not asked for at loading."""
+        if self._embedder is None:
+            self.engine  # noqa: B018  (raises if there is no model)
+            raise NotEnabledError(
+                "Llama model must be created with embedding=True to call this method"
+            )
+        return self._embedder
+
+    def embed(
+        self,
+        input: Text | Iterable[Text],  # noqa: A002  (llama-cpp-python's name)
+        normalize: bool = False,
+        truncate: bool = True,
+        return_count: bool = False,
+    ) -> Vectors | tuple[Vectors, int]:
+        """The vector of a text, or a list of them for several: see `Embedder.embed`."""
+        if return_count:
+            return self.embedder.embed(input, normalize, truncate, return_count=True)
+        return self.embedder.embed(input, normalize, truncate)
+
+    def create_embedding(
+        self,
+        input: Text | Iterable[Text],  # noqa: A002  (llama-cpp-python's name)
+        model: str | None = None,
+        *,
+        encoding_format: Literal["float", "base64"] = "float",
+        dimensions: int | None = None,
+        normalize: bool = False,
+    ) -> CreateEmbeddingResponse:
+        """The vectors of `embed` in OpenAI's layout: see `Embedder.create_embedding`."""
+        return self.embedder.create_embedding(
+            input,
+            self.model_path if model is None else model,
+            encoding_format=encoding_format,
+            dimensions=dimensions,
+            normalize=normalize,
+        )
+
+    def pooling_type(self) -> int:
+        """The pooling of `embed`: a LLAMA_POOLING_TYPE_ number from 0 on."""
+        return pooling_of(self.model, self._arguments["pooling_type"])
 
     # -- the model -----------------------------------------------------------------------------
 

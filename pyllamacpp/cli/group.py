@@ -16,6 +16,7 @@ _COMMANDS = {
     "chat": "Chat in the terminal, or answer one prompt.",
     "convert": "Convert Meta's or Hugging Face's checkpoint to one GGUF.",
     "devices": "List the GPUs of this machine.",
+    "embed": "Turn texts into vectors.",
     "generate": "Continue a text.",
     "imatrix": "Measure which weights matter most, for quantize.",
     "inspect": "Show what a GGUF file holds.",

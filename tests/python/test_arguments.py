@@ -89,7 +89,6 @@ def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) ->
         ("rope_freq_base", 500000.0),
         ("rope_freq_scale", 0.5),
         ("yarn_orig_ctx", 4096),
-        ("embedding", True),
         ("lora_path", "adapter.gguf"),
         ("lora_scale", 0.5),
         ("tokenizer", object()),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["bench", "chat", "convert", "devices", "generate", "imatrix", "inspect", "models"]
-COMMANDS += ["perplexity", "plan", "pull", "quantize", "rm", "tokenize"]
+COMMANDS = ["bench", "chat", "convert", "devices", "embed", "generate", "imatrix", "inspect"]
+COMMANDS += ["models", "perplexity", "plan", "pull", "quantize", "rm", "tokenize"]
 FRANCE = "The capital of France is"
 
 
