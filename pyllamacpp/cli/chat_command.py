@@ -10,7 +10,15 @@ from ..chat.format import ChatFormat
 from ..params import GenerationParams, SamplingParams
 from .conversation import Conversation
 from .group import ExampleCommand
-from .options import EngineOptions, engine_options, file_option, read_input, sampling_options
+from .options import (
+    EngineOptions,
+    engine_options,
+    file_option,
+    grammar_of_options,
+    read_input,
+    sampling_options,
+    structure_options,
+)
 from .runtime import open_engine
 
 
@@ -35,6 +43,7 @@ from .runtime import open_engine
     help="Tokens of one answer at most.  [default: until the context is full]",
 )
 @sampling_options
+@structure_options
 @click.argument("prompt", required=False)
 def command(
     options: EngineOptions,
@@ -42,6 +51,8 @@ def command(
     file: str | None,
     max_tokens: int,
     sampling: SamplingParams,
+    grammar_file: str | None,
+    json_schema: str | None,
     prompt: str | None,
 ) -> None:
     """Chat in the terminal. With PROMPT, --file or piped stdin: one answer, then exit.
@@ -52,8 +63,10 @@ def command(
     """
     question = _question(prompt, file)
     params = GenerationParams(max_tokens=max_tokens, sampling=sampling)
+    grammar = grammar_of_options(grammar_file, json_schema)
     engine = open_engine(options)
-    conversation = Conversation(engine, ChatFormat.of_model(engine.model), params, system)
+    chat_format = ChatFormat.of_model(engine.model)
+    conversation = Conversation(engine, chat_format, params, system, grammar)
     if question is not None:
         conversation.answer_once(question)
         return

@@ -12,7 +12,7 @@ from ..chat.format import ChatFormat
 from ..engine import Engine, FinishReason
 from ..errors import ContextFullError
 from ..params import GenerationParams
-from .runtime import status
+from .runtime import status, with_grammar
 
 
 class Conversation:
@@ -24,10 +24,12 @@ class Conversation:
         chat_format: ChatFormat,
         params: GenerationParams,
         system: str | None = None,
+        grammar: str | None = None,
     ) -> None:
         self._engine = engine
         self._format = chat_format
         self._params = dataclasses.replace(params, stop=chat_format.stop)
+        self._grammar = grammar
         self._seeds = random.Random(params.sampling.seed)
         self._first = [] if system is None else [{"role": "system", "content": system}]
         self._messages = list(self._first)
@@ -67,13 +69,16 @@ class Conversation:
     def _stream(self, question: str, said: list[str]) -> tuple[int, FinishReason | None]:
         prompt = self._format.encode([*self._messages, {"role": "user", "content": question}])
         reason = None
-        steps = self._engine.start(prompt, self._params)
-        for step in steps:
-            if step.text:
-                said.append(step.text)
-                sys.stdout.write(step.text)
-                sys.stdout.flush()
-            reason = step.finish_reason
+        steps = self._engine.start(prompt, with_grammar(self._params, self._grammar, self._engine))
+        try:
+            for step in steps:
+                if step.text:
+                    said.append(step.text)
+                    sys.stdout.write(step.text)
+                    sys.stdout.flush()
+                reason = step.finish_reason
+        finally:
+            steps.cancel()
         click.echo()
         return steps.n_generated, reason
 

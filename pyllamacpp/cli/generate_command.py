@@ -14,11 +14,13 @@ from .options import (
     argument_bytes,
     engine_options,
     file_option,
+    grammar_of_options,
     json_option,
     read_input,
     sampling_options,
+    structure_options,
 )
-from .runtime import open_engine
+from .runtime import open_engine, with_grammar
 
 
 @click.command(
@@ -27,6 +29,7 @@ from .runtime import open_engine
     examples=[
         'pyllamacpp generate -p "The capital of France is" -n 8 --temp 0',
         "pyllamacpp generate -f prompt.txt -n -1 --seed 7",
+        "pyllamacpp generate -p 'A cat as JSON: ' --json-schema @cat.schema.json",
         'echo "Once upon a time" | pyllamacpp generate --json',
     ],
 )
@@ -42,6 +45,7 @@ from .runtime import open_engine
     help="Tokens to generate at most; -1: until the context is full.",
 )
 @sampling_options
+@structure_options
 @json_option
 def command(
     options: EngineOptions,
@@ -49,6 +53,8 @@ def command(
     file: str | None,
     max_tokens: int,
     sampling: SamplingParams,
+    grammar_file: str | None,
+    json_schema: str | None,
     as_json: bool,
 ) -> None:
     """Continue a text (raw completion, no chat template), streaming the continuation to stdout.
@@ -62,13 +68,15 @@ def command(
         raise click.UsageError("Give --prompt, --file or piped input.")
     data = argument_bytes(prompt) if prompt is not None else read_input(file or "-")
     params = GenerationParams(max_tokens=max_tokens, sampling=sampling)
+    grammar = grammar_of_options(grammar_file, json_schema)
     engine = open_engine(options)
     tokenizer = engine.model.tokenizer
 
     texts: list[str] = []
     tokens: list[int] = []
     reason = None
-    for step in engine.start(tokenizer.encode(data, True, True), params):
+    ids = tokenizer.encode(data, True, True)
+    for step in engine.start(ids, with_grammar(params, grammar, engine)):
         texts.append(step.text)
         if step.token is not None and not tokenizer.ends_generation(step.token):
             tokens.append(step.token)

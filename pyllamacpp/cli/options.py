@@ -104,6 +104,35 @@ def file_option(text: str) -> Callable[[F], F]:
     return click.option("-f", "--file", "file", metavar="FILE", help=text)
 
 
+def structure_options(command: F) -> F:
+    """--grammar-file, --json-schema; see `grammar_of_options`."""
+    for flag, metavar, text in (
+        ("--json-schema", "SCHEMA", "Write JSON that this schema allows; @FILE reads it."),
+        ("--grammar-file", "FILE", "Write a text that this GBNF grammar allows."),
+    ):
+        command = click.option(flag, metavar=metavar, help=text)(command)
+    return command
+
+
+def grammar_of_options(grammar_file: str | None, json_schema: str | None) -> str | None:
+    """The grammar that both options ask for, None for any text.
+
+    Raises click.UsageError where both are given, and what `LlamaGrammar` raises.
+    """
+    if grammar_file is not None and json_schema is not None:
+        raise click.UsageError("Give either --grammar-file or --json-schema, not both.")
+    if grammar_file is None and json_schema is None:
+        return None
+    from ..grammar import LlamaGrammar
+
+    if grammar_file is not None:
+        return LlamaGrammar.from_file(grammar_file).source
+    assert json_schema is not None
+    if json_schema.startswith("@"):
+        json_schema = read_input(json_schema[1:]).decode("utf-8", "surrogateescape")
+    return LlamaGrammar.from_json_schema(json_schema).source
+
+
 def _biases(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[int, float], ...]:

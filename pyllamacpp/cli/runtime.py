@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from ..log import logger
 from ..models.cache import is_cached
 from ..models.catalogue import CATALOGUE, DEFAULT_MODEL
 from ..models.resolve import resolve_model
+from ..params import GenerationParams
 from .options import EngineOptions
 
 DEFAULT_CTX = 4096
@@ -72,6 +74,15 @@ def open_engine(options: EngineOptions) -> Engine:
         f"{context.n_threads} threads, {_core.isa()}"
     )
     return Engine(loaded, context)
+
+
+def with_grammar(params: GenerationParams, grammar: str | None, engine: Engine) -> GenerationParams:
+    """The parameters of one text that must follow a grammar, if there is one."""
+    if grammar is None:
+        return params
+    from ..grammar import GrammarFilter
+
+    return replace(params, token_filter=GrammarFilter(grammar, engine.model))
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import jsonschema
@@ -325,3 +327,27 @@ def test_a_call_that_is_required_comes(llm: Llama) -> None:
         for call in answer["message"]["tool_calls"]:
             assert call["function"]["name"] == "weather"
             assert json.loads(call["function"]["arguments"])["city"] in ("Paris", "Rome")
+
+
+@pytest.mark.usefixtures("default_model")
+def test_commands_follow(tmp_path: Path) -> None:
+    command = str(Path(sysconfig.get_path("scripts")) / "pyllamacpp")
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [command, *args], input="", capture_output=True, text=True, check=False
+        )
+
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMAS["object"]))
+    (tmp_path / "g.gbnf").write_text('root ::= "yes" | "no"')
+    (tmp_path / "bad.gbnf").write_text("root ::= foo")
+    schema, grammar = f"@{tmp_path / 'schema.json'}", str(tmp_path / "g.gbnf")
+    text = run("generate", "-p", "JSON: ", "--seed", "1", "--json-schema", schema).stdout
+    jsonschema.validate(json.loads(text), SCHEMAS["object"])
+    assert run("chat", "Is it?", "--grammar-file", grammar).stdout.strip() in ("yes", "no")
+    both = run("chat", "a", "--grammar-file", grammar, "--json-schema", schema)
+    assert both.returncode == 2
+    bad = run("generate", "-p", "a", "--grammar-file", str(tmp_path / "bad.gbnf"))
+    assert bad.returncode == 1
+    assert "foo" in bad.stderr
+    assert "Traceback" not in bad.stderr
