@@ -11,8 +11,8 @@ from ..errors import InvalidArgumentError, UnsupportedError
 from .gbnf import lark_of_gbnf
 from .library import llguidance
 
-# Between the parts of JSON; without a bound a model may write blanks for ever.
-_BLANKS = r"[ \t\n]{0,20}"
+# Between the parts of JSON: nothing, a blank or a new line; a model may write blanks for ever.
+_BLANKS = r"( |\n[ \t]{0,20})?"
 _UNKNOWN_KEYWORDS = re.compile(r"Unimplemented keys: (\[.*\])")
 # What llguidance cannot do, as it says so; everything else it complains of is an error of the text.
 _LIMITS = ("not supported", "Unknown format", "Default retriever", "too large", "limit")
