@@ -58,6 +58,26 @@ void test_threads_and_batches(const std::shared_ptr<const Model>& model) {
       CHECK(all_logits(model, params(n_threads, n_batch), text) == expected);
 }
 
+void test_hidden_states(const std::shared_ptr<const Model>& model) {
+  const std::vector<int32_t> text = tokens(60);
+  const std::span<const int32_t> all(text);
+  const BatchPiece whole[] = {{0, all, WantLogits::all}};
+  Context alone(model, params(1));
+  const std::span<const float> expected = alone.embed(whole);
+  CHECK(expected.size() == 60 * kDim);
+  CHECK(alone.n_outputs() == 0);
+  for (int n_threads : {2, 5})
+    for (int n_batch : {1, 7, 512}) {
+      Context context(model, params(n_threads, n_batch, 2));
+      const BatchPiece together[] = {{1, all.first(45), WantLogits::last},
+                                     {0, all, WantLogits::all}};
+      const std::span<const float> rows = context.embed(together);
+      CHECK(rows.size() == 61 * kDim);
+      CHECK(std::equal(rows.begin(), rows.begin() + kDim, expected.begin() + 44 * kDim));
+      CHECK(std::equal(rows.begin() + kDim, rows.end(), expected.begin()));
+    }
+}
+
 void test_sequences(const std::shared_ptr<const Model>& model) {
   const std::vector<int32_t> text = tokens(60);
   const std::vector<float> expected = all_logits(model, params(2), text);
@@ -158,6 +178,7 @@ int main() {
     p.n_threads = 2;
     const auto model = std::make_shared<const Model>(path.string(), p);
     test_threads_and_batches(model);
+    test_hidden_states(model);
     test_sequences(model);
     test_cancel(model);
     test_shared_weights(model);

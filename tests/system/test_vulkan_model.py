@@ -20,6 +20,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden.json").read_te
 CAPITAL = GOLDEN["prompts"]["capital"]
 PROGRAM = """
 import json, sys
+import gguf
 from pyllamacpp import _core
 
 path, layers, prompt = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
@@ -32,7 +33,15 @@ def evaluate(n_batch):
     return context, context.logits()
 
 
+def hidden(n_batch):
+    context = _core.Context(model, n_ctx=128, n_batch=n_batch, max_sequences=2)
+    return context.embed([(0, prompt, "all"), (1, prompt[:3], "last")])
+
+
 context, logits = evaluate(64)
+states = hidden(64)
+table = next(t for t in gguf.GGUFReader(path).tensors if t.name == "token_embd.weight")
+from_states = states[: len(prompt)] @ gguf.dequantize(table.data, table.tensor_type).T
 same_when_split = bool((logits == evaluate(2)[1]).all())
 last, tokens = logits[-1], []
 for _ in range(12):
@@ -47,6 +56,9 @@ print(json.dumps({
     "n_gpu_layers": model.n_gpu_layers,
     "logits": logits[-1].tolist(),
     "same_when_split": same_when_split,
+    "same_states_when_split": bool((states == hidden(2)).all()),
+    "same_state_in_company": bool((states[-1] == states[2]).all()),
+    "off_the_states": float(abs(from_states - logits).max()),
     "tokens": tokens,
     "forked": forked,
     "messages": _core.take_gpu_messages(),
@@ -79,6 +91,9 @@ def test_layers_on_the_gpu(layers, environment, run, default_model, program):
     assert found["n_gpu_layers"] == (31 if layers == -1 else layers)
     assert found["messages"] == []
     assert found["same_when_split"]
+    assert found["same_states_when_split"]
+    assert found["same_state_in_company"]
+    assert found["off_the_states"] < 1e-3  # logits up to 30, sums of 576 in float32
     assert found["forked"] == found["tokens"][1]
     if layers == -1:  # on the CPU activations are rounded to bytes, see tests/golden
         assert found["tokens"] == CAPITAL["greedy"][:12]
