@@ -1,11 +1,13 @@
 """Perplexity of the default model in every file type, beside llama-cpp-python's on the same file.
 
-    python benchmarks/type_perplexity.py [--windows 12] [--types q5_k_m,q6_k] [--peer-venv FOLDER]
+    python benchmarks/type_perplexity.py [--windows 12] [--types q5_k_m,q6_k] [--wide]
 
 The peer writes the files: the default model's weights as float32, then each type from that. Rows of
-the model have 576 values, which blocks of 256 do not divide; so the float32 file is widened with
-zeros to 768, and to 12 heads of which 3 do nothing, which changes no logit. Exit code 1 if a
-perplexity differs by more than half a percent.
+the model have 576 values, which blocks of 256 do not divide: of the K types' files only the
+feed-forward's down projections (1536) are of the type itself, the rest is what the peer falls back
+to. With --wide the float32 file is widened with zeros to 768, and to 12 heads of which 3 do
+nothing, which changes no logit: then every matrix is of the type. Exit code 1 if a perplexity
+differs by more than half a percent.
 """
 
 from __future__ import annotations
@@ -145,6 +147,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=12)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--types", default=",".join(TYPES), help="file types, parted by commas")
+    parser.add_argument("--wide", action="store_true", help="K types in every matrix")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results/type_perplexity.json")
     args = parser.parse_args()
     python = peer_python(args.peer_venv)
@@ -154,10 +157,11 @@ def main() -> None:
     print(f"| file type | {OWN} | {PEER} {PEER_VERSION} | ratio |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base.gguf"
-        narrow = Path(folder) / "narrow.gguf"
-        quantize(python, default_model(), narrow, TYPES["f32"])
-        widen(narrow, base)
-        narrow.unlink()
+        quantize(python, default_model(), base, TYPES["f32"])
+        if args.wide:
+            narrow = base.rename(base.with_name("narrow.gguf"))
+            widen(narrow, base)
+            narrow.unlink()
         for name in args.types.split(","):
             number = TYPES[name]
             path = base
