@@ -12,13 +12,24 @@ from .log import logger
 if TYPE_CHECKING:
     from .chat.handler import Prepared
     from .engine import FinishReason
-    from .llama_types import (
-        ChatCompletionMessageToolCall,
-        ChatCompletionMessageToolCallFunction,
-    )
     from .log_prob_text import ChatLogprobs, ChatTokenLogprob
 
 ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
+
+
+class ChatCompletionMessageToolCallFunction(TypedDict):
+    """Which function is called. arguments: the text of a JSON object, as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ChatCompletionMessageToolCall(TypedDict):
+    """A call, answered by a tool message with its id."""
+
+    id: str
+    type: Literal["function"]
+    function: ChatCompletionMessageToolCallFunction
 
 
 class _ChatMessage(TypedDict):

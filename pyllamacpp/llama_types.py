@@ -1,13 +1,17 @@
-"""Types of what goes into a conversation: messages, tools, choices, as OpenAI lays them out.
+"""Types of the dicts that go in and come out, under the names of `llama_cpp.llama_types`.
 
-The names are those of `llama_cpp.llama_types`; the dicts that come back are typed in
-`pyllamacpp.completion` and `pyllamacpp.chat.response`.
+Messages, tools and choices are as OpenAI lays them out. The results have their types in
+`pyllamacpp.completion` and `pyllamacpp.chat_completion`, and here their other names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, TypedDict
+
+from . import chat_completion as _chat
+from . import completion as _completion
+from . import log_prob_text as _log_probs
 
 JsonSchema: TypeAlias = Mapping[str, Any]
 
@@ -33,19 +37,8 @@ class ChatCompletionRequestUserMessage(TypedDict):
     content: str | list[ChatCompletionRequestMessageContentPartText]
 
 
-class ChatCompletionMessageToolCallFunction(TypedDict):
-    """Which function is called. arguments: the text of a JSON object, as the model wrote it."""
-
-    name: str
-    arguments: str
-
-
-class ChatCompletionMessageToolCall(TypedDict):
-    """A call, answered by a tool message with its id."""
-
-    id: str
-    type: Literal["function"]
-    function: ChatCompletionMessageToolCallFunction
+ChatCompletionMessageToolCallFunction: TypeAlias = _chat.ChatCompletionMessageToolCallFunction
+ChatCompletionMessageToolCall: TypeAlias = _chat.ChatCompletionMessageToolCall
 
 
 class _AssistantMessage(TypedDict):
@@ -162,3 +155,40 @@ class ChatCompletionRequestResponseFormat(_ResponseFormat, total=False):
 
     schema: JsonSchema
     json_schema: ChatCompletionResponseFormatJsonSchema
+
+
+# What comes out.
+CompletionUsage: TypeAlias = _completion.CompletionUsage
+CompletionChoice: TypeAlias = _completion.CompletionChoice
+CompletionLogprobs: TypeAlias = _log_probs.CompletionLogprobs
+Completion: TypeAlias = _completion.Completion
+CompletionChunk: TypeAlias = _completion.CompletionChunk
+ChatCompletion: TypeAlias = _chat.ChatCompletion
+ChatCompletionChunk: TypeAlias = _chat.ChatCompletionChunk
+CreateCompletionResponse: TypeAlias = Completion
+CreateCompletionStreamResponse: TypeAlias = CompletionChunk
+CreateChatCompletionResponse: TypeAlias = ChatCompletion
+CreateChatCompletionStreamResponse: TypeAlias = ChatCompletionChunk
+ChatCompletionStreamResponse: TypeAlias = ChatCompletionChunk
+ChatCompletionResponseChoice: TypeAlias = _chat.ChatChoice
+ChatCompletionChoice: TypeAlias = _chat.ChatChoice
+ChatCompletionResponseMessage: TypeAlias = _chat.ChatMessage
+ChatCompletionMessage: TypeAlias = _chat.ChatMessage
+ChatCompletionStreamResponseChoice: TypeAlias = _chat.ChatChunkChoice
+ChatCompletionChunkChoice: TypeAlias = _chat.ChatChunkChoice
+ChatCompletionStreamResponseDelta: TypeAlias = _chat.ChatDelta
+ChatCompletionChunkDelta: TypeAlias = _chat.ChatDelta
+ChatCompletionMessageToolCalls: TypeAlias = list[ChatCompletionMessageToolCall]
+ChatCompletionMessageToolCallChunk: TypeAlias = _chat.ToolCallDelta
+ChatCompletionMessageToolCallChunkFunction: TypeAlias = _chat.FunctionDelta
+ChatCompletionStreamResponseDeltaFunctionCall: TypeAlias = _chat.FunctionDelta
+ChatCompletionResponseFunctionCall: TypeAlias = ChatCompletionMessageToolCallFunction
+ChatCompletionFunctionCall: TypeAlias = ChatCompletionMessageToolCallFunction
+ChatCompletionRequestAssistantMessageFunctionCall: TypeAlias = ChatCompletionMessageToolCallFunction
+ChatCompletionToolFunction: TypeAlias = ChatCompletionFunction
+ChatCompletionFunctions: TypeAlias = ChatCompletionFunction
+ChatCompletionFunctionParameters: TypeAlias = JsonSchema
+ChatCompletionFunctionCallOption: TypeAlias = ChatCompletionRequestFunctionCallOption
+ChatCompletionLogprobs: TypeAlias = _log_probs.ChatLogprobs
+ChatCompletionLogprobToken: TypeAlias = _log_probs.ChatTokenLogprob
+ChatCompletionTopLogprobToken: TypeAlias = _log_probs.ChatTopLogprob

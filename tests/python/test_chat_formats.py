@@ -13,11 +13,12 @@ from pyllamacpp_convert.vocab import read_vocab
 from tiny_model import TinyModel
 from vocab_cases import real, tokenizer_of
 
-from pyllamacpp import _core
+from pyllamacpp import _core, llama_types
 from pyllamacpp.chat.format import ChatFormat
 from pyllamacpp.chat.handler import ChatHandler, chat_handler
 from pyllamacpp.chat.named import NAMED_FORMATS, REFUSED_FORMATS
 from pyllamacpp.chat.template import ChatTemplate
+from pyllamacpp.chat_completion import ChatCompletion
 from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
 from pyllamacpp.llama_chat_format import (
     ChatFormatterResponse,
@@ -298,3 +299,10 @@ def test_a_formatter_of_a_tokenizer_config() -> None:
     assert hf_tokenizer_config_to_chat_formatter(config)(messages=TURNS).prompt == "<s>U1</s>"
     with pytest.raises(InvalidArgumentError, match="bos_token of a tokenizer config"):
         hf_tokenizer_config_to_chat_formatter({**config, "bos_token": None})
+
+
+def test_types_make_messages(model: _core.Model) -> None:
+    message = llama_types.ChatCompletionRequestUserMessage(role="user", content="hi")
+    assert text_of(chat_handler(model, None), [message]) == "hi!"
+
+    assert llama_types.CreateChatCompletionResponse is ChatCompletion
