@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .. import _core
     from .registry import StoppingCriterion
 
-_CONTROL = 3  # llama.cpp's type of a token without text
+_NORMAL, _CONTROL, _BYTE = 1, 3, 6  # llama.cpp's types of tokens
 # How calls are offered to a model whose template has no words for them.
 _OFFER = """\
 You can call functions. These are there, each with the JSON schema of its arguments:
@@ -110,7 +110,7 @@ class ChatHandler:
             prompt.tokens,
             prompt.stop,
             prompt.stopping_criteria,
-            structure_of(use, schema, syntax, self._control_token),
+            structure_of(use, schema, syntax, self._special_token),
             () if use is None else self._shown(syntax),
             syntax,
             use,
@@ -127,15 +127,17 @@ class ChatHandler:
             return _joined(said, "system", "", f"\n\n{offer}")
         return _joined(said, "user", f"{offer}\n\n", "")
 
-    def _control_token(self, text: str) -> int | None:
+    def _special_token(self, text: str) -> int | None:
+        """The token that is this text as a whole, if there is one and it is special."""
         ids = self.format.tokenizer.encode(text.encode(), False, True)
-        is_control = len(ids) == 1 and self.format.tokenizer.types(ids[0]) == _CONTROL
-        return ids[0] if is_control else None
+        is_special = len(ids) == 1 and self.format.tokenizer.types(ids[0]) not in (_NORMAL, _BYTE)
+        return ids[0] if is_special else None
 
     def _shown(self, syntax: ToolSyntax) -> tuple[int, ...]:
         markers = (syntax.opening, syntax.closing, "[ARGS]", "[CALL_ID]")
-        tokens = [self._control_token(marker) for marker in markers if marker]
-        return tuple(token for token in tokens if token is not None)
+        tokens = [self._special_token(marker) for marker in markers if marker]
+        types = self.format.tokenizer.types
+        return tuple(token for token in tokens if token is not None and types(token) == _CONTROL)
 
 
 def _joined(said: list[dict[str, Any]], role: str, before: str, after: str) -> list[dict[str, Any]]:

@@ -13,6 +13,10 @@ from .tools import ToolUse
 
 JsonSchema = Mapping[str, Any] | bool
 
+# How JSON is written: arguments as templates write them, answers with some space where they like.
+_ARGUMENTS_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_ANSWER_STYLE = {"whitespace_flexible": True, "whitespace_pattern": r"[ \t\n]{0,20}"}
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -62,7 +66,7 @@ def structure_of(
 ) -> Structure | None:
     """What the answer to a request must be; None: anything.
 
-    token_of: the number of a marker that is one control token, None for one that is text.
+    token_of: the number of a marker that is one special token, None for one that is text.
     Raises UnsupportedError for a schema beside tools that may but need not be called, if nothing
     tells a call from an answer.
     """
@@ -76,9 +80,10 @@ def structure_of(
     names = use.must_call or use.names
     rules = [f"start: {'calls' if use.must_call else 'answer | calls'}"]
     if not use.must_call:
-        rules.append(f"answer: {_schema(schema)}")
+        rules.append(f"answer: {_schema(schema, _ANSWER_STYLE)}")
     rules += _calls(syntax, names, is_one=len(use.must_call) == 1, token_of=token_of)
-    rules += [f"args_{i}: {_schema(use.parameters(name))}" for i, name in enumerate(names)]
+    for i, name in enumerate(names):
+        rules.append(f"args_{i}: {_schema(use.parameters(name), _ARGUMENTS_STYLE)}")
     return Structure(lark="\n".join(rules) + "\n")
 
 
@@ -123,8 +128,8 @@ def _calls(
     return rules
 
 
-def _schema(schema: JsonSchema | None) -> str:
-    value = dict(schema) if isinstance(schema, Mapping) else schema
+def _schema(schema: JsonSchema | None, style: Mapping[str, Any]) -> str:
+    value: object = {"x-guidance": style, **schema} if isinstance(schema, Mapping) else schema
     try:
         return f"%json {json.dumps(value, allow_nan=False)}"
     except (TypeError, ValueError, RecursionError) as error:

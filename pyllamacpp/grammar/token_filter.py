@@ -29,9 +29,42 @@ class _Vocabulary:
             i for i in range(size) if tokenizer.types(i) not in (_NORMAL, _BYTE)
         ]
         self.tokens = [tokenizer.piece(i, True) for i in range(size)]
+        self._by_bytes: dict[bytes, int] = {}
+        self._line_end = tokenizer.encode(b"\n", False, False)
 
     def __call__(self, text: bytes) -> list[int]:
-        return self._tokenizer.encode(text, False, False)
+        """Tokens whose bytes are exactly the text's."""
+        ids = self._tokenizer.encode(text, False, False)
+        if self._is(text, ids):
+            return ids
+        # SentencePiece vocabularies put a space before a text: here it stands before a line end.
+        ids = self._tokenizer.encode(b"\n" + text, False, False)
+        n = len(self._line_end)
+        if ids[:n] == self._line_end and self._is(text, ids[n:]):
+            return ids[n:]
+        return self._longest_first(text)
+
+    def _is(self, text: bytes, ids: list[int]) -> bool:
+        return b"".join(self.tokens[i] for i in ids) == text
+
+    def _longest_first(self, text: bytes) -> list[int]:
+        """For vocabularies that have no token for a space, say: as many bytes at a time as can be.
+
+        Ends early where no token goes on.
+        """
+        if not self._by_bytes:
+            special = set(self.special_token_ids)
+            self._by_bytes = {t: i for i, t in enumerate(self.tokens) if t and i not in special}
+        longest = max(map(len, self._by_bytes), default=0)
+        ids: list[int] = []
+        at = 0
+        while at < len(text):
+            n = next((n for n in range(longest, 0, -1) if text[at : at + n] in self._by_bytes), 0)
+            if n == 0:
+                break
+            ids.append(self._by_bytes[text[at : at + n]])
+            at += len(text[at : at + n])
+        return ids
 
 
 _vocabularies: weakref.WeakKeyDictionary[_core.Model, tuple[Any, list[int]]] = (

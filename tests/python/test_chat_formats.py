@@ -304,5 +304,4 @@ def test_a_formatter_of_a_tokenizer_config() -> None:
 def test_types_make_messages(model: _core.Model) -> None:
     message = llama_types.ChatCompletionRequestUserMessage(role="user", content="hi")
     assert text_of(chat_handler(model, None), [message]) == "hi!"
-
     assert llama_types.CreateChatCompletionResponse is ChatCompletion

@@ -1,6 +1,7 @@
 """create_chat_completion with tools and handlers, on answers that the test dictates."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "oracle")]
 from tiny_model import TinyModel
-from tool_templates import LLAMA_31, mistral
+from tool_templates import LLAMA_31, TEMPLATES, mistral
 
 from pyllamacpp import Llama
 from pyllamacpp.errors import InvalidArgumentError
@@ -220,6 +221,63 @@ def test_marks_that_are_control_tokens(template, markers, texts, tmp_path: Path)
         content = whole(llm, ids, tools=None)["message"]["content"]
         assert not any(marker in content for marker in markers)
         assert "Paris" in content
+
+
+SWITCH = {
+    "type": "function",
+    "function": {
+        "name": "switch",
+        "parameters": {
+            "type": "object",
+            "properties": {"on": {"type": "boolean"}},
+            "required": ["on"],
+            "additionalProperties": False,
+        },
+    },
+}
+ALL_MARKERS = ("[TOOL_CALLS]", "[ARGS]", "<tool_call>", "</tool_call>", "<|python_tag|>")
+
+
+@pytest.mark.parametrize("has_tokens", [True, False])
+@pytest.mark.parametrize("name", ["qwen", "llama-3.1", "mistral-v3", "mistral-v11", None])
+def test_a_call_that_is_required(name: str | None, has_tokens: bool, tmp_path: Path) -> None:
+    """A random model has to make it, in every family and in words."""
+    path = tmp_path / "tiny.gguf"
+    template = TEMPLATES[name] if name else "{{ messages[-1].content }}"
+    control_tokens = ALL_MARKERS if has_tokens else ("<|unused|>",)
+    TinyModel(chat_template=template, control_tokens=control_tokens).write(path)
+    choice_of_one = {"type": "function", "function": {"name": "switch"}}
+    options = {"tools": [WEATHER, SWITCH], "tool_choice": choice_of_one, "max_tokens": 200}
+    with Llama(str(path), n_ctx=2048, seed=1, verbose=False) as llm:
+        answer = llm.create_chat_completion(QUESTION, **options)["choices"][0]
+        chunks = list(llm.create_chat_completion(QUESTION, stream=True, **options))
+    assert answer["finish_reason"] == "tool_calls"
+    assert answer["message"]["content"] is None
+    (call,) = answer["message"]["tool_calls"]
+    assert call["function"]["name"] == "switch"
+    assert call["function"]["arguments"] in ('{"on": true}', '{"on": false}')
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    pieces = [piece for delta in deltas for piece in delta.get("tool_calls", ())]
+    arguments = "".join(piece["function"]["arguments"] for piece in pieces)
+    assert arguments in ('{"on": true}', '{"on": false}')
+    assert not any("content" in delta for delta in deltas)
+
+
+def test_a_form_of_the_answer_beside_tools(llm: Llama) -> None:
+    """The answer is in the form, or a call."""
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    response_format = {
+        "type": "json_schema",
+        "json_schema": {"name": "ok", "schema": {**schema, "additionalProperties": False}},
+    }
+    options = {"messages": QUESTION, "tools": [SWITCH], "response_format": response_format}
+    for seed in range(3):
+        answer = llm.create_chat_completion(seed=seed, temperature=2.0, top_k=0, **options)
+        (choice,) = answer["choices"]
+        if choice["finish_reason"] == "tool_calls":
+            assert choice["message"]["tool_calls"][0]["function"]["name"] == "switch"
+        else:
+            assert json.loads(choice["message"]["content"]).keys() == {"ok"}
 
 
 # -- handlers --------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from pyllamacpp.chat.syntax import HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS, SYNTAX
 from pyllamacpp.chat.template import ChatTemplate
 from pyllamacpp.chat.tools import ToolUse, tool_use
 from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
+from pyllamacpp.grammar.token_filter import _Vocabulary
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {
@@ -347,6 +348,15 @@ def test_mistrals_own_tokens(tmp_path: Path) -> None:
         assert handler.prepare(messages, [WEATHER]).tokens == expected
     opening = tokenizer.encode(b"[TOOL_CALLS]", False, True)
     assert list(handler.prepare(QUESTION, [WEATHER]).shown) == opening
+
+
+def test_forced_text_has_no_space_before_it(tmp_path: Path) -> None:
+    """What a grammar forces, in tokens of a vocabulary that puts a space before texts."""
+    metadata = read_vocab(real("mistral-common", "tokenizer.model.v1")).metadata(32000)
+    vocabulary = _Vocabulary(tokenizer_of(metadata, tmp_path / "x.gguf"))
+    for text in (b"\n", b'{"name": "get_weather"', b" x", b"x", b"\xc3\xa9", b""):
+        assert b"".join(vocabulary.tokens[i] for i in vocabulary(text)) == text
+    assert len(vocabulary(b"weather")) < 3
 
 
 def test_tools_in_words_for_a_template_without(tokenizer) -> None:
