@@ -1,6 +1,7 @@
 // A whole model through Context and Generation, so that the sanitizers see the forward pass and its
 // threads: a small random LLaMA is written to a file, run with different threads and batches, cut
 // off by other threads, and generated from.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -165,6 +166,86 @@ void test_generation(const std::shared_ptr<const Model>& model) {
   CHECK(small.length(0) == 40);
 }
 
+GenerationParams drawn(int i) {
+  GenerationParams p;
+  p.max_tokens = 30 + i;
+  p.sampling.seed = uint64_t(i);
+  p.ignore_eos = true;
+  p.n_log_probs = i % 3;
+  return p;
+}
+
+std::vector<int32_t> prompt(int i) {
+  std::vector<int32_t> text = tokens(40);
+  text.resize(size_t(5 + 7 * i));
+  text.back() = 3 + i;
+  return text;
+}
+
+std::vector<int32_t> alone(const std::shared_ptr<const Model>& model, int i) {
+  Context context(model, params(2));
+  Generation generation(context, 0, prompt(i), drawn(i));
+  std::vector<int32_t> text;
+  for (GenerationStep step; step.finish_reason == FinishReason::none;) {
+    step = generation.next();
+    text.push_back(step.token);
+    CHECK(step.log_probs && step.log_probs->top.size() == size_t(i % 3));
+  }
+  return text;
+}
+
+// Several texts in each evaluation, one of them interrupted and resumed in another sequence, one
+// with guesses that are right, wrong and half right.
+void test_together(const std::shared_ptr<const Model>& model) {
+  constexpr int kTexts = 4;
+  std::vector<std::vector<int32_t>> expected;
+  for (int i = 0; i < kTexts; ++i) expected.push_back(alone(model, i));
+  Context context(model, params(2, 16, kTexts + 1));
+  std::vector<Generation> generations;
+  generations.reserve(kTexts);
+  for (int i = 0; i < kTexts; ++i) generations.emplace_back(context, i, prompt(i), drawn(i));
+  std::vector<std::vector<int32_t>> texts(kTexts);
+  for (int round = 0; round < 400; ++round) {
+    std::vector<Generation*> running;
+    for (Generation& g : generations)
+      if (!g.finished()) running.push_back(&g);
+    if (running.empty()) break;
+    if (round == 12) {
+      generations[1].interrupt();
+      generations[1].resume(kTexts);
+    }
+    std::vector<int32_t>& guessed = texts[2];
+    if (!guessed.empty()) {
+      const auto begin = expected[2].begin() + std::ptrdiff_t(guessed.size());
+      std::vector<int32_t> guesses(begin, std::min(begin + 5, expected[2].end()));
+      if (round % 3 > 0 && !guesses.empty()) guesses[guesses.size() / size_t(round % 3 + 1)] ^= 1;
+      generations[2].guess(std::move(guesses));
+    }
+    Generation::evaluate(running);
+    for (Generation* g : running) {
+      if (!g->ready()) continue;
+      for (const GenerationStep& step : g->sample())
+        texts[size_t(g - generations.data())].push_back(step.token);
+    }
+  }
+  CHECK(texts == expected);
+}
+
+void test_shift(const std::shared_ptr<const Model>& model) {
+  ContextParams small = params(2);
+  small.n_ctx = 40;
+  Context context(model, small);
+  GenerationParams p = drawn(0);
+  p.max_tokens = 100;
+  p.when_full = WhenFull::shift;
+  p.n_keep = 3;
+  Generation generation(context, 0, tokens(20), p);
+  while (generation.next().finish_reason == FinishReason::none) CHECK(context.length(0) <= 40);
+  CHECK(generation.n_generated() == 100);
+  CHECK(generation.n_shifts() > 2);
+  for (size_t i = 0; i < 3; ++i) CHECK(context.tokens(0)[i] == tokens(20)[i]);
+}
+
 }  // namespace
 
 int main() {
@@ -183,6 +264,8 @@ int main() {
     test_cancel(model);
     test_shared_weights(model);
     test_generation(model);
+    test_together(model);
+    test_shift(model);
   }
   std::filesystem::remove(path);
   return check_result();
