@@ -47,6 +47,7 @@ PACKAGE = {
     "drafting": ("engine", "loading", "models"),
     "session": ("drafting", "embedding"),
     "grammar": ("_core",),
+    "lora": ("_core",),
     "llama": ("session", "chat_completion", "jobs", "chat", "grammar"),
     "__init__": ("llama",),
     "eval": ("llama",),
@@ -156,7 +157,7 @@ def test_imports_go_down(part: str) -> None:
     for path in filter(Path.is_file, files):
         for name in imported_modules(path, package_of(path, ROOT)):
             top, *rest = name.split(".")
-            if top == "pyllamacpp_convert" and part != "cli":
+            if top == "pyllamacpp_convert" and part not in ("cli", "lora"):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
             if top == "pyllamacpp":
                 # `from pyllamacpp import Llama` is an import of the package itself.

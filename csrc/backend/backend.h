@@ -46,11 +46,32 @@ struct KvShape {
   DType type_v;
 };
 
+// A change scale * b a of a matrix [out][in], of low rank.
+struct LowRank {
+  int64_t rank = 0;  // 0: none
+  float scale = 0;
+  std::vector<float> a;  // [rank][in]
+  std::vector<float> b;  // [out][rank]
+};
+
+// Of the matrices of one layer.
+struct LayerAdapter {
+  LowRank q, k, v, attention_out, gate, up, down;
+};
+
+// An adapter in use: its changes count `scale` times.
+struct AppliedAdapter {
+  const LayerAdapter* layers;  // [n_layers]
+  int64_t most_rank;
+  float scale;
+};
+
 // Rows [row_begin, row_end) of a batch belong to one sequence, at ascending positions.
 struct SequenceRows {
   int32_t row_begin;
   int32_t row_end;
   const int32_t* pages;  // of the sequence in order; those of the rows themselves included
+  std::span<const AppliedAdapter> adapters = {};  // on the CPU only
 };
 
 struct BatchView {
@@ -75,6 +96,7 @@ struct AttentionShape {
 };
 
 struct LayerWeights {
+  int32_t index = 0;                       // among the model's layers
   std::unique_ptr<Weight> attention_norm;  // [dim]
   std::unique_ptr<Weight> q, k, v;         // [heads * head_dim][dim]
   // Absent in most models:

@@ -112,6 +112,18 @@ class CpuStream final : public Stream {
               int64_t y_stride, bool accumulate, int thread);
   void finish_heads(const Weight* bias, const Weight* norm, float* x, int32_t n_heads,
                     const float* cos_sin);
+  // Calls f(sequence, change, scale, at) for each change of a layer's matrix that rows of the batch
+  // use; `at` is where its products lie in low_.
+  template <class F>
+  void for_changes(const LayerWeights& layer, LowRank LayerAdapter::* matrix, const F& f) const;
+  // normed_ = norm(x) of the rows that use adapters; returns when all are there.
+  void norm_adapted(const Weight& norm, int thread);
+  // low_[slot] = scale * a x of the rows that use adapters; threads must meet before it is used.
+  void lower(const LayerWeights& layer, LowRank LayerAdapter::* matrix, const float* x, int64_t k,
+             int slot, int thread);
+  // y += b low_[slot], outputs [rows.begin, rows.end) of the same rows.
+  void raise(const LayerWeights& layer, LowRank LayerAdapter::* matrix, int slot, Range rows,
+             float* y, int64_t y_stride) const;
   // Shows the observer norm(x), which the ops themselves keep only as activations.
   void show_normed(const LayerWeights& layer, LayerInput input, const Weight& norm);
 
@@ -120,6 +132,7 @@ class CpuStream final : public Stream {
   ThreadPool pool_;
   BatchView batch_;
   int n_threads_ = 1;
+  bool adapted_ = false;  // whether a row uses adapters
   std::atomic<int64_t> next_[4] = {};
   std::vector<int64_t> slots_;  // [n_rows]: page * kPageTokens + offset of the row's own key
 
@@ -131,6 +144,9 @@ class CpuStream final : public Stream {
   Buffer acts_[3];   // [max_rows] columns of each kind; memory is committed for those in use
   Buffer ffn_acts_;  // rows of swiglu
   std::vector<Private> private_;  // per thread
+  cpu::TypeKernels floats_ = {};  // of adapters' matrices
+  std::vector<float> low_[3];     // of each adapter of each sequence [rows][rank]
+  std::vector<float> normed_;     // [n_rows][dim]
   InputObserver* observer_ = nullptr;
   std::vector<float> shown_;  // [n_rows][dim], for the observer
 };
@@ -159,6 +175,8 @@ CpuStream::CpuStream(const cpu::KernelTable& kernels, const StreamShape& shape)
   const size_t rows = sizes.rows, act_row = sizes.act_row();
   const int64_t q_dim = sizes.q_dim, kv_dim = sizes.kv_dim;
   const auto floats = [&](int64_t n) { return Buffer(rows * size_t(n) * sizeof(float), "batch"); };
+  for (int i = 0; i < kernels.n_types; ++i)
+    if (kernels.types[i].type == DType::f32) floats_ = kernels.types[i];
   x_ = floats(shape.dim);
   rope_ = floats(attention().rope_dims);
   q_ = floats(q_dim);
@@ -187,6 +205,15 @@ void CpuStream::begin(const BatchView& batch) {
   batch_ = batch;
   n_threads_ = n_rows() == 1 ? shape_.n_threads : shape_.n_threads_batch;
   slots_.resize(size_t(n_rows()));
+  size_t n_low = 0;
+  for (const SequenceRows& s : batch.sequences)
+    for (const AppliedAdapter& a : s.adapters)
+      n_low += size_t(s.row_end - s.row_begin) * size_t(a.most_rank);
+  adapted_ = n_low > 0;
+  if (adapted_) {
+    for (std::vector<float>& low : low_) low.resize(n_low);
+    normed_.resize(size_t(n_rows()) * size_t(shape_.dim));
+  }
   for (const SequenceRows& s : batch.sequences)
     for (int32_t row = s.row_begin; row < s.row_end; ++row) {
       const int32_t position = batch.positions[size_t(row)];
@@ -294,6 +321,53 @@ void CpuStream::finish_heads(const Weight* bias, const Weight* norm, float* x, i
   }
 }
 
+template <class F>
+void CpuStream::for_changes(const LayerWeights& layer, LowRank LayerAdapter::* matrix,
+                            const F& f) const {
+  int64_t at = 0;
+  for (const SequenceRows& s : batch_.sequences)
+    for (const AppliedAdapter& a : s.adapters) {
+      const LowRank& change = a.layers[layer.index].*matrix;
+      if (change.rank == 0) continue;
+      f(s, change, a.scale * change.scale, at);
+      at += (s.row_end - s.row_begin) * change.rank;
+    }
+}
+
+void CpuStream::norm_adapted(const Weight& norm, int thread) {
+  for (const SequenceRows& s : batch_.sequences) {
+    if (s.adapters.empty()) continue;
+    const Range r = part_of(s.row_end - s.row_begin, 1, thread, n_threads_);
+    for (int64_t row = s.row_begin + r.begin; row < s.row_begin + r.end; ++row)
+      k_.rms_norm(normed_.data() + row * shape_.dim, x_.as<float>() + row * shape_.dim,
+                  as_cpu(norm).floats(), shape_.dim, attention().norm_eps);
+  }
+  pool_.barrier();
+}
+
+void CpuStream::lower(const LayerWeights& layer, LowRank LayerAdapter::* matrix, const float* x,
+                      int64_t k, int slot, int thread) {
+  for_changes(layer, matrix, [&](const SequenceRows& s, const LowRank& c, float scale, int64_t at) {
+    const Range r = part_of(c.rank, 1, thread, n_threads_);
+    if (r.begin == r.end) return;
+    const int64_t n = r.end - r.begin, n_cols = s.row_end - s.row_begin;
+    float* low = low_[slot].data() + at + r.begin;
+    floats_.matmul_rows({reinterpret_cast<const uint8_t*>(c.a.data() + r.begin * k), n, k, 0, n,
+                         x + s.row_begin * k, n_cols, low, c.rank, false, nullptr});
+    for (int64_t col = 0; col < n_cols; ++col)
+      for (int64_t i = 0; i < n; ++i) low[col * c.rank + i] *= scale;
+  });
+}
+
+void CpuStream::raise(const LayerWeights& layer, LowRank LayerAdapter::* matrix, int slot,
+                      Range rows, float* y, int64_t y_stride) const {
+  for_changes(layer, matrix, [&](const SequenceRows& s, const LowRank& c, float, int64_t at) {
+    floats_.matmul_rows({reinterpret_cast<const uint8_t*>(c.b.data()), y_stride, c.rank, rows.begin,
+                         rows.end, low_[slot].data() + at, s.row_end - s.row_begin,
+                         y + s.row_begin * y_stride, y_stride, true, nullptr});
+  });
+}
+
 void CpuStream::show_normed(const LayerWeights& layer, LayerInput input, const Weight& norm) {
   shown_.resize(size_t(n_rows()) * size_t(shape_.dim));
   for (int64_t row = 0; row < n_rows(); ++row)
@@ -309,13 +383,20 @@ void CpuStream::project_qkv(const LayerWeights& layer, KvLayer& kv) {
   const int64_t kv_dim = int64_t(a.n_kv_heads) * a.head_dim;
   const struct {
     const Weight& weight;
+    LowRank LayerAdapter::* change;
     float* out;
     int64_t dim;
-  } parts[] = {{*layer.q, q_.as<float>(), q_dim},
-               {*layer.k, k_new_.as<float>(), kv_dim},
-               {*layer.v, v_new_.as<float>(), kv_dim}};
+  } parts[] = {{*layer.q, &LayerAdapter::q, q_.as<float>(), q_dim},
+               {*layer.k, &LayerAdapter::k, k_new_.as<float>(), kv_dim},
+               {*layer.v, &LayerAdapter::v, v_new_.as<float>(), kv_dim}};
   const CpuKvLayer& cache = static_cast<CpuKvLayer&>(kv);
   run([&](int thread) {
+    if (adapted_) {
+      norm_adapted(*layer.attention_norm, thread);
+      for (int i = 0; i < 3; ++i)
+        lower(layer, parts[i].change, normed_.data(), shape_.dim, i, thread);
+      pool_.barrier();
+    }
     Acts acts{};
     for (int i = 0; i < 3; ++i) {
       const Weight& weight = parts[i].weight;
@@ -323,6 +404,7 @@ void CpuStream::project_qkv(const LayerWeights& layer, KvLayer& kv) {
         acts = normed(*layer.attention_norm, weight, n_rows(), thread, every_row);
       for_share(i, parts[i].dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
         matmul(weight, acts, n_rows(), {begin, end}, parts[i].out, parts[i].dim, false, thread);
+        if (adapted_) raise(layer, parts[i].change, i, {begin, end}, parts[i].out, parts[i].dim);
       });
     }
     pool_.barrier();
@@ -399,12 +481,18 @@ void CpuStream::project_attended(const LayerWeights& layer) {
   if (observer_)
     observer_->see(layer, LayerInput::attended, attended_.as<float>(), n_rows(), q_dim);
   run([&](int thread) {
+    if (adapted_) {
+      lower(layer, &LayerAdapter::attention_out, attended_.as<float>(), q_dim, 0, thread);
+      pool_.barrier();
+    }
     const Acts acts = fill(*layer.attention_out, n_rows(), thread, [&](int64_t row, float*) {
       return static_cast<const float*>(attended_.as<float>() + row * q_dim);
     });
     for_share(0, shape_.dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
       matmul(*layer.attention_out, acts, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true,
              thread);
+      if (adapted_)
+        raise(layer, &LayerAdapter::attention_out, 0, {begin, end}, x_.as<float>(), shape_.dim);
     });
   });
 }
@@ -417,6 +505,12 @@ void CpuStream::feed_forward(const LayerWeights& layer) {
   // they are whole blocks of the activations.
   const int64_t chunk = hidden.kind == ActKind::q8_256 ? kSuperBlock : 2 * kRowGroup;
   run([&](int thread) {
+    if (adapted_) {
+      norm_adapted(*layer.ffn_norm, thread);
+      lower(layer, &LayerAdapter::gate, normed_.data(), shape_.dim, 0, thread);
+      lower(layer, &LayerAdapter::up, normed_.data(), shape_.dim, 1, thread);
+      pool_.barrier();
+    }
     const Acts gate_acts = normed(*layer.ffn_norm, *layer.gate, n_rows(), thread, every_row);
     const Acts up_acts = kind_of(*layer.up) == gate_acts.kind
                              ? gate_acts
@@ -426,6 +520,10 @@ void CpuStream::feed_forward(const LayerWeights& layer) {
              thread);
       matmul(*layer.up, up_acts, n_rows(), {begin, end}, up_.as<float>(), shape_.n_ff, false,
              thread);
+      if (adapted_) {
+        raise(layer, &LayerAdapter::gate, 0, {begin, end}, gate_.as<float>(), shape_.n_ff);
+        raise(layer, &LayerAdapter::up, 1, {begin, end}, up_.as<float>(), shape_.n_ff);
+      }
       for (int64_t row = 0; row < n_rows(); ++row) {
         float* gate = gate_.as<float>() + row * shape_.n_ff + begin;
         k_.swiglu(gate, gate, up_.as<float>() + row * shape_.n_ff + begin, end - begin);
@@ -433,8 +531,13 @@ void CpuStream::feed_forward(const LayerWeights& layer) {
       }
     });
     pool_.barrier();
+    if (adapted_) {
+      lower(layer, &LayerAdapter::down, gate_.as<float>(), shape_.n_ff, 2, thread);
+      pool_.barrier();
+    }
     for_share(1, shape_.dim, kRowGroup, thread, [&](int64_t begin, int64_t end) {
       matmul(*layer.down, hidden, n_rows(), {begin, end}, x_.as<float>(), shape_.dim, true, thread);
+      if (adapted_) raise(layer, &LayerAdapter::down, 2, {begin, end}, x_.as<float>(), shape_.dim);
     });
   });
   if (observer_)

@@ -60,6 +60,7 @@ void register_model(pybind11::module_& m);
 void register_memory_plan(pybind11::module_& m);
 void register_limits(pybind11::module_& m);
 void register_gpus(pybind11::module_& m);
+void register_adapter(pybind11::module_& m);
 void register_context(pybind11::module_& m);
 void register_sampler(pybind11::module_& m);
 void register_generation(pybind11::module_& m);

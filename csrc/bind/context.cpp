@@ -108,6 +108,17 @@ py::dict input_squares(PyContext& self) {
   return dict;
 }
 
+using PyAdapters = std::vector<std::pair<std::shared_ptr<Adapter>, float>>;
+
+std::vector<AdapterUse> uses_of(const PyAdapters& adapters) {
+  std::vector<AdapterUse> uses;
+  for (const auto& [adapter, scale] : adapters) {
+    if (!adapter) fail(ErrorKind::invalid_argument, "an adapter is None");
+    if (scale != 0) uses.push_back({adapter, scale});
+  }
+  return uses;
+}
+
 }  // namespace
 
 void register_context(py::module_& m) {
@@ -143,12 +154,24 @@ void register_context(py::module_& m) {
           py::arg("sequence"), py::arg("n"), "Free pages that n more tokens take.")
       .def(
           "best_match",
-          [](PyContext& c, const std::vector<int32_t>& tokens) {
-            const Context::Match found = c.exclusive([&] { return c.context.best_match(tokens); });
+          [](PyContext& c, const std::vector<int32_t>& tokens, const PyAdapters& adapters) {
+            const std::vector<AdapterUse> uses = uses_of(adapters);
+            const Context::Match found =
+                c.exclusive([&] { return c.context.best_match(tokens, uses); });
             return std::pair(found.sequence, found.length);
           },
-          py::arg("tokens"),
-          "(sequence, n): the sequence that begins with the most of `tokens`, and how many.")
+          py::arg("tokens"), py::arg("adapters") = PyAdapters{},
+          "(sequence, n): the sequence that begins with the most of `tokens`, and how many, of "
+          "those that use these adapters.")
+      .def(
+          "set_adapters",
+          [](PyContext& c, int32_t sequence, const PyAdapters& adapters) {
+            std::vector<AdapterUse> uses = uses_of(adapters);
+            c.exclusive([&] { c.context.set_adapters(sequence, std::move(uses)); });
+          },
+          py::arg("sequence"), py::arg("adapters"),
+          "The (adapter, scale) pairs that the sequence is evaluated with from now on. A change "
+          "forgets all of its tokens; the same pairs again change nothing.")
       .def_property_readonly("n_ctx", [](PyContext& c) { return c.context.params().n_ctx; })
       .def_property_readonly("n_batch", [](PyContext& c) { return c.context.params().n_batch; })
       .def_property_readonly("n_threads", [](PyContext& c) { return c.context.params().n_threads; })

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_core, m) {
   register_limits(m);
   register_gpus(m);
   register_memory_plan(m);
+  register_adapter(m);
   register_context(m);
   register_sampler(m);
   register_generation(m);

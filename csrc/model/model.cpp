@@ -107,6 +107,7 @@ void Model::load_weights(const std::function<bool(double)>& progress) {
     const std::string prefix = "blk." + std::to_string(i) + ".";
     load.use(backend(i));
     LayerWeights layer;
+    layer.index = i;
     layer.attention_norm = load.vector(prefix + "attn_norm.weight", c.dim);
     layer.q = load.matrix(prefix + "attn_q.weight", q_dim, c.dim);
     layer.k = load.matrix(prefix + "attn_k.weight", kv_dim, c.dim);

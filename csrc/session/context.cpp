@@ -1,6 +1,7 @@
 #include "session/context.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -87,7 +88,9 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
               params_.type_v},
              params_.n_ctx, kv_tokens(params_, model_->backend(0).kv_page_tokens()),
              params_.max_sequences),
-      tokens_(size_t(params_.max_sequences)) {
+      tokens_(size_t(params_.max_sequences)),
+      adapters_(tokens_.size()),
+      applied_(tokens_.size()) {
   const int32_t n_layers = model_->config().n_layers, n_cpu = model_->n_cpu_layers();
   const StreamShape shape = stream_shape(model_->config(), params_);
   if (n_cpu > 0) cpu_stream_ = model_->backend(0).make_stream(shape);
@@ -105,12 +108,15 @@ const std::vector<int32_t>& Context::tokens(int32_t sequence) const {
   return tokens_[size_t(sequence)];
 }
 
-Context::Match Context::best_match(std::span<const int32_t> tokens) const {
+Context::Match Context::best_match(std::span<const int32_t> tokens,
+                                   std::span<const AdapterUse> adapters) const {
   Match best = {0, 0};
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const std::vector<int32_t>& held = tokens_[i];
     const size_t most = std::min(held.size(), tokens.size());
     if (most <= size_t(best.length)) continue;
+    if (!std::equal(adapters_[i].begin(), adapters_[i].end(), adapters.begin(), adapters.end()))
+      continue;
     const auto end = held.begin() + std::ptrdiff_t(most);
     const int32_t length =
         int32_t(std::mismatch(held.begin(), end, tokens.begin()).first - held.begin());
@@ -127,6 +133,32 @@ void Context::trim(int32_t sequence, int32_t length) {
 void Context::fork(int32_t from, int32_t to) {
   cache_.fork(from, to);
   tokens_[size_t(to)] = tokens_[size_t(from)];
+  adapters_[size_t(to)] = adapters_[size_t(from)];
+  applied_[size_t(to)] = applied_[size_t(from)];
+}
+
+const std::vector<AdapterUse>& Context::adapters(int32_t sequence) const {
+  cache_.length(sequence);  // checks the index
+  return adapters_[size_t(sequence)];
+}
+
+void Context::set_adapters(int32_t sequence, std::vector<AdapterUse> adapters) {
+  for (const AdapterUse& use : adapters) {
+    if (&use.adapter->model() != model_.get())
+      fail(ErrorKind::invalid_argument, use.adapter->name(),
+           ": this adapter was loaded for another model than the context's");
+    if (!std::isfinite(use.scale))
+      fail(ErrorKind::invalid_argument, use.adapter->name(), ": the adapter's scale is ", use.scale,
+           ", expected a finite number");
+  }
+  std::erase_if(adapters, [](const AdapterUse& use) { return use.scale == 0; });
+  if (this->adapters(sequence) == adapters) return;
+  std::vector<AppliedAdapter> applied;
+  for (const AdapterUse& use : adapters)
+    applied.push_back({use.adapter->layers().data(), use.adapter->most_rank(), use.scale});
+  trim(sequence, 0);
+  adapters_[size_t(sequence)] = std::move(adapters);
+  applied_[size_t(sequence)] = std::move(applied);
 }
 
 std::span<const float> Context::logits(int32_t output) const {
@@ -216,7 +248,8 @@ void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>
         batch_.tokens.push_back(p.tokens[size_t(t)]);
         batch_.positions.push_back(before[i] + t);
       }
-      batch_.sequences.push_back({row, row + take, cache_.pages(p.sequence)});
+      batch_.sequences.push_back(
+          {row, row + take, cache_.pages(p.sequence), applied_[size_t(p.sequence)]});
       done += take;
       if (row + take == params_.n_batch) flush();
     }

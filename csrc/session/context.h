@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "cache/batch.h"
 #include "cache/kv_cache.h"
+#include "model/adapter.h"
 #include "model/forward.h"
 #include "model/model.h"
 #include "session/input_squares.h"
@@ -71,12 +72,14 @@ class Context {
   const std::vector<int32_t>& tokens(int32_t sequence) const;
   int32_t length(int32_t sequence) const { return int32_t(tokens(sequence).size()); }
   // Of prompts like `tokens`, what is there already: the sequence that begins with most of them,
-  // and how many they have in common. {0, 0} where none has any.
+  // and how many they have in common, among the sequences that use these adapters. {0, 0} where
+  // none has any.
   struct Match {
     int32_t sequence;
     int32_t length;
   };
-  Match best_match(std::span<const int32_t> tokens) const;
+  Match best_match(std::span<const int32_t> tokens,
+                   std::span<const AdapterUse> adapters = {}) const;
   // Pages of the cache that are free, and that n more tokens of a sequence take.
   int32_t n_free_pages() const { return cache_.n_free_pages(); }
   int32_t pages_to_append(int32_t sequence, int32_t n) const {
@@ -84,7 +87,13 @@ class Context {
   }
   // Forgets everything from position `length` on.
   void trim(int32_t sequence, int32_t length);
-  // Makes `to` (whatever it held) equal to `from`, sharing its pages.
+  // What the sequence is evaluated with from now on, none at first. Keys and values of other
+  // adapters are of no use, so a change forgets all tokens of the sequence; the same adapters in
+  // the same order change nothing. Throws Error(invalid_argument) for an adapter of another model
+  // or a scale that is not finite.
+  void set_adapters(int32_t sequence, std::vector<AdapterUse> adapters);
+  const std::vector<AdapterUse>& adapters(int32_t sequence) const;
+  // Makes `to` (whatever it held) equal to `from`, adapters included, sharing its pages.
   void fork(int32_t from, int32_t to);
 
   // Stops the decode that runs now, or else the next one, within one layer. Any thread may call it.
@@ -113,9 +122,11 @@ class Context {
   Steps steps_;
   KvCache cache_;
   Batch batch_;
-  std::vector<std::vector<int32_t>> tokens_;  // per sequence, what the cache holds
-  std::vector<float> results_;                // of the last evaluation
-  int32_t n_outputs_ = 0;                     // logits among them
+  std::vector<std::vector<int32_t>> tokens_;          // per sequence, what the cache holds
+  std::vector<std::vector<AdapterUse>> adapters_;     // per sequence
+  std::vector<std::vector<AppliedAdapter>> applied_;  // the same, as the streams take them
+  std::vector<float> results_;                        // of the last evaluation
+  int32_t n_outputs_ = 0;                             // logits among them
   std::atomic<bool> cancel_requested_ = false;
   std::function<bool()> poll_;
 };
