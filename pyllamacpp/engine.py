@@ -22,7 +22,7 @@ from .errors import (
     OutOfMemoryError,
     PyllamacppError,
 )
-from .params import GenerationParams
+from .params import Adapters, GenerationParams
 from .scores import Scores
 from .stream import FinishReason, Step, Stream, native
 
@@ -38,13 +38,15 @@ class Engine:
     """Evaluates tokens and runs generations.
 
     logits_all keeps the logits of every token in `scores`, one text at a time; otherwise only
-    `evaluate` writes there, and only its last row.
+    `evaluate` writes there, and only its last row. adapters: what `evaluate` uses; a change forgets
+    the current text.
     """
 
     def __init__(self, model: _core.Model, context: _core.Context, *, logits_all: bool = False):
         self.model = model
         self.context = context
         self.logits_all = logits_all
+        self.adapters: Adapters = ()
         self.scores = Scores(context.n_ctx, model.config.n_vocab)
         self.tokenizer = model.tokenizer
         self._turn = threading.Condition()
@@ -83,6 +85,7 @@ class Engine:
         """
         with self._lead():
             self._free_current()
+            self.context.set_adapters(self._current, self.adapters)
             self._append(tokens)
 
     def _append(self, tokens: Sequence[int]) -> None:
@@ -266,8 +269,9 @@ class Engine:
                 continue
             text = stream.prompt if stream.generation is None else stream.generation.pending
             wanted = [] if stream.params.prompt_log_probs else text[:-1]
-            source, n_shared = self.context.best_match(wanted)
-            if self._is_soon_there(wanted, n_shared):
+            adapters = stream.params.adapters
+            source, n_shared = self.context.best_match(wanted, adapters)
+            if self._is_soon_there(wanted, n_shared, adapters):
                 return
             if None not in self._owners and not self._interrupt_paused():
                 return
@@ -285,30 +289,32 @@ class Engine:
         try:
             if source != sequence:
                 self.context.fork(source, sequence)
+            self.context.set_adapters(sequence, stream.params.adapters)
             if stream.generation is not None:  # it was interrupted
                 stream.generation.resume(sequence)
                 return
             if self.logits_all:
-                self._keep_prompt_logits(stream.prompt)
+                self._keep_prompt_logits(stream)
             stream.begin(self.context, sequence)
         except PyllamacppError as error:
             stream.fail(error)
             self._retire(stream)
 
-    def _keep_prompt_logits(self, prompt: Sequence[int]) -> None:
-        """Evaluates all of `prompt` but its last token, which a generation evaluates itself."""
-        _, n_shared = self.context.best_match(prompt[:-1])
+    def _keep_prompt_logits(self, stream: Stream) -> None:
+        """Evaluates all of a prompt but its last token, which a generation evaluates itself."""
+        prompt = stream.prompt
+        _, n_shared = self.context.best_match(prompt[:-1], stream.params.adapters)
         self.context.trim(self._current, n_shared)
         self._append(prompt[n_shared:-1])
 
-    def _is_soon_there(self, prompt: Sequence[int], n_shared: int) -> bool:
+    def _is_soon_there(self, prompt: Sequence[int], n_shared: int, adapters: Adapters) -> bool:
         """Whether a prompt that is being evaluated begins so alike that waiting for it pays."""
         enough = n_shared + _WORTH_WAITING
         for other in self._running:
             generation = other.generation
             if generation is None or generation.n_pending <= 1 or len(prompt) < enough:
                 continue
-            if list(prompt[:enough]) == other.prompt[:enough]:
+            if other.params.adapters == adapters and prompt[:enough] == other.prompt[:enough]:
                 return True
         return False
 

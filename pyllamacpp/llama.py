@@ -16,6 +16,7 @@ from .drafting import Guesser
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 from .jobs import ChunkIterator, Job, acall, achunks, aiterate, aresult
 from .log_prob_text import LogProbText
+from .lora import adapter_pairs
 from .params import (
     GenerationParams,
     check_completion_arguments,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from .chat.structure import Structure
     from .grammar import LlamaGrammar
-    from .params import LogitsProcessor, MoreArguments, StoppingCriteria, TokenFilter
+    from .params import Adapters, LogitsProcessor, MoreArguments, StoppingCriteria, TokenFilter
 
 Prompts = str | list[int] | list[str] | list[list[int]]
 
@@ -266,6 +267,7 @@ class Llama(Session):
                 drafter=self._drafter(),
                 shown=() if chat is None else chat.shown,
                 token_filter=new_filter(),
+                adapters=self._adapters(arguments),
             )
 
         model = arguments.get("model")
@@ -335,6 +337,11 @@ class Llama(Session):
         assert grammar is not None
         return lambda: GrammarFilter(grammar, self.model)
 
+    def _adapters(self, arguments: Mapping[str, Any]) -> Adapters:
+        """What the call asks for, else what `set_lora` says."""
+        wanted = arguments.get("lora")
+        return self.engine.adapters if wanted is None else adapter_pairs(wanted)
+
     def _drafter(self) -> Guesser | None:
         return None if self.draft_model is None else Guesser(self.draft_model)
 
@@ -388,6 +395,7 @@ class Llama(Session):
                 max_tokens=-1,
                 drafter=self._drafter(),
                 token_filter=self._filters(arguments)(),
+                adapters=self._adapters(arguments),
             )
             steps = self.engine.start(prompt, params)
             try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from . import _core
-from .errors import FileError, FormatError
+from .errors import FileError, FormatError, InvalidArgumentError
 
 
 def load_adapter(model: _core.Model, path: str | os.PathLike[str]) -> _core.Adapter:
@@ -42,3 +45,21 @@ def load_adapter(model: _core.Model, path: str | os.PathLike[str]) -> _core.Adap
     return _core.Adapter.from_arrays(
         model, str(path), {name: (c.a, c.b, c.scale) for name, c in changes.items()}
     )
+
+
+def adapter_pairs(pairs: Iterable[Any]) -> tuple[tuple[_core.Adapter, float], ...]:
+    """Pairs of an adapter and its scale, checked.
+
+    Raises InvalidArgumentError for anything else, or a scale that is not finite.
+    """
+    checked: list[tuple[_core.Adapter, float]] = []
+    for pair in pairs:
+        match pair:
+            case (_core.Adapter() as adapter, int() | float() as scale) if math.isfinite(scale):
+                checked.append((adapter, float(scale)))
+            case _:
+                raise InvalidArgumentError(
+                    "lora must be pairs of an adapter (load_lora) and a finite scale, "
+                    f"found {pair!r:.80}"
+                )
+    return tuple(checked)

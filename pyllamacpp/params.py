@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from . import _core
+
 RANDOM_SEED = 0xFFFFFFFF
 """The seed that stands for "a random one"; every other value, 0 included, is itself."""
 
@@ -112,6 +114,8 @@ def _check_seed(seed: object) -> None:
         raise InvalidArgumentError(f"seed must lie in 0 .. 2**64-1, found {seed}")
 
 
+Adapters = tuple[tuple["_core.Adapter", float], ...]
+
 WhenFull = Literal["stop", "error", "shift"]
 
 LogitsProcessor = Callable[
@@ -164,6 +168,7 @@ class GenerationParams:
     prompt_progress: told, as the prompt is evaluated, how many of its tokens are through, of how
         many.
     shown: control tokens that have text here, their names.
+    adapters: LoRA adapters and what each counts; 1 is as it was trained.
     """
 
     max_tokens: int = -1
@@ -181,6 +186,7 @@ class GenerationParams:
     drafter: Drafter | None = None
     prompt_progress: Callable[[int, int], None] | None = None
     shown: tuple[int, ...] = ()
+    adapters: Adapters = ()
 
     def __post_init__(self) -> None:
         for name in ("min_tokens", "n_keep", "n_log_probs"):
@@ -199,6 +205,7 @@ class GenerationParams:
 class MoreArguments(TypedDict, total=False):
     """What completions take beside llama-cpp-python's arguments.
 
+    lora: (adapter, scale) pairs for this call, in place of `set_lora`'s.
     json_schema: the text is JSON that this schema (text or an object) allows. regex: the text is
         what this regular expression matches as a whole. Both as `grammar`, one of which is enough.
     n: texts for each prompt. best_of: generate so many and give out the n whose tokens have the
@@ -210,6 +217,7 @@ class MoreArguments(TypedDict, total=False):
     one string, parted by ";".
     """
 
+    lora: Sequence[tuple[_core.Adapter, float]] | None
     json_schema: str | Mapping[str, Any] | bool | None
     regex: str | None
     n: int
@@ -260,6 +268,7 @@ def generation_params(
     drafter: Drafter | None = None,
     shown: tuple[int, ...] = (),
     token_filter: TokenFilter | None = None,
+    adapters: Adapters = (),
 ) -> GenerationParams:
     """What the options of a call ask for; `stop` comes on top.
 
@@ -283,6 +292,7 @@ def generation_params(
         prompt_progress=options.get("prompt_progress"),
         shown=shown,
         token_filter=token_filter,
+        adapters=adapters,
         **own,
     )
 
@@ -464,8 +474,6 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "yarn_beta_slow": (None, 1.0),
     "yarn_orig_ctx": (None, 0),
     "lora_base": (None,),
-    "lora_scale": (None, 1.0),
-    "lora_path": (None,),
     "tokenizer": (None,),
     "spm_infill": (None, False),
 }
@@ -513,6 +521,8 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
         value = arguments[name]
         if value is not None and (not isinstance(value, int) or value < 0):
             raise InvalidArgumentError(f"{name} must be None or an integer >= 0, found {value!r}")
+    if arguments["lora_path"] is None and arguments["lora_scale"] != 1.0:
+        raise InvalidArgumentError("lora_scale needs lora_path")
     draft_model = arguments["draft_model"]
     if draft_model is not None and not callable(draft_model):
         raise InvalidArgumentError(

@@ -19,6 +19,7 @@ from .errors import (
     PyllamacppError,
 )
 from .loading import add_context, load
+from .lora import adapter_pairs, load_adapter
 from .models.resolve import resolve_model
 from .params import (
     RANDOM_SEED,
@@ -121,6 +122,8 @@ class Session:
                 `to_chat_handler()`, or a function as `LlamaChatCompletionHandler`.
             verbose: turn on the `pyllamacpp` logger.
             no_perf: leave timings out of it.
+            lora_path: a LoRA adapter, GGUF or a folder as PEFT saves it, which counts lora_scale
+                times; `set_lora` changes that, and `lora` of a call.
             n_parallel: how many texts of n_ctx tokens the KV cache has room for at a time; shorter
                 ones share it, and those that find no room wait.
             draft_model: called with the ids so far, an array, it gives ids that may come next,
@@ -150,6 +153,8 @@ class Session:
             )
             self._engine = Engine(self._model, context, logits_all=logits_all)
             self._embedder = self._make_embedder(self._model)
+            if lora_path is not None:
+                self.set_lora([(self.load_lora(lora_path), lora_scale)])
         if verbose:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
@@ -206,6 +211,11 @@ class Session:
         other._model = model
         other._engine = Engine(model, context, logits_all=arguments["logits_all"])
         other._embedder = other._make_embedder(model)
+        if "lora_path" in changes or "lora_scale" in changes:
+            path, scale = arguments["lora_path"], arguments["lora_scale"]
+            other.set_lora([] if path is None else [(other.load_lora(path), scale)])
+        else:
+            other.set_lora(self.engine.adapters)
         other._check_draft_model()
         return other
 
@@ -222,6 +232,20 @@ class Session:
             type_k=shape["type_k"],
             type_v=shape["type_v"],
         )
+
+    def load_lora(self, path: str | os.PathLike[str]) -> _core.Adapter:
+        """A LoRA adapter of this model, for `set_lora` and the `lora` of a call.
+
+        path: a GGUF adapter file, or a folder as PEFT saves it. Raises as `lora.load_adapter`.
+        """
+        return load_adapter(self.engine.model, path)
+
+    def set_lora(self, adapters: Sequence[tuple[_core.Adapter, float]]) -> None:
+        """The (adapter, scale) pairs of the calls from now on, none for the model as it is.
+
+        Raises InvalidArgumentError for what is no such pair.
+        """
+        self.engine.adapters = adapter_pairs(adapters)
 
     def _check_draft_model(self) -> None:
         check = getattr(self.draft_model, "check_vocabulary", None)

@@ -89,8 +89,7 @@ def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) ->
         ("rope_freq_base", 500000.0),
         ("rope_freq_scale", 0.5),
         ("yarn_orig_ctx", 4096),
-        ("lora_path", "adapter.gguf"),
-        ("lora_scale", 0.5),
+        ("lora_base", "base.gguf"),
         ("tokenizer", object()),
         ("spm_infill", True),
     ],
@@ -104,7 +103,6 @@ def test_what_would_change_the_text_is_refused(default_model, name, value) -> No
     ("name", "value"),
     [
         ("tfs_z", 0.9),
-        ("grammar", object()),
     ],
 )
 def test_completion_arguments_are_refused_by_name(llm: Llama, name, value) -> None:
@@ -127,6 +125,7 @@ def test_empty_collections_ask_for_nothing(llm: Llama) -> None:
         ("logits_processor", "none"),
         ("when_full", "explode"),
         ("n_keep", -1),
+        ("grammar", object()),
     ],
 )
 def test_values_out_of_range_are_named(llm: Llama, name, value) -> None:
@@ -144,6 +143,7 @@ def test_values_out_of_range_are_named(llm: Llama, name, value) -> None:
         ("n_threads", -1),
         ("seed", -5),
         ("n_parallel", 0),
+        ("lora_scale", 0.5),
         ("draft_model", object()),
     ],
 )
