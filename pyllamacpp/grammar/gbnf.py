@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import InvalidArgumentError
-from .library import llguidance
+from .package import llguidance
 
 # Escapes, and any other pair that begins with a backslash, so that "\\\\u" is no escape.
 _ESCAPES = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|.)", re.DOTALL)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InvalidArgumentError, UnsupportedError
 from .gbnf import lark_of_gbnf
-from .library import llguidance
+from .package import llguidance
 
 # Between the parts of JSON: nothing, a blank or a new line; a model may write blanks for ever.
 _BLANKS = r"( |\n[ \t]{0,20})?"

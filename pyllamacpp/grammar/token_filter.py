@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgumentError
-from .library import llguidance
+from .package import llguidance
 
 if TYPE_CHECKING:
     import numpy as np
