@@ -445,7 +445,7 @@ class SeedSource:
         return seed
 
 
-_NO_GPU = "this release runs on the CPU only"
+_NO_GPU = "Llama runs on the CPU only yet"
 
 # Argument -> the values that ask for nothing, and why others cannot be met. offload_kqv is not
 # here: True is the default, and False, the KV cache in main memory, is what happens.

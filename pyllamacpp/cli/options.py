@@ -75,7 +75,7 @@ gpu_option = click.option(
     default=0,
     show_default=True,
     type=click.IntRange(min=-1),
-    help="Layers on the GPU; -1: all. This build has no GPU back end.",
+    help="Layers on the GPU; -1: all. The commands run on the CPU only yet.",
 )
 
 repack_option = click.option(
@@ -270,8 +270,8 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(*, n_gpu_layers: int, **rest: Any) -> None:
         if n_gpu_layers:
             click.echo(
-                "pyllamacpp: --n-gpu-layers: this build has no GPU back end; all layers run on "
-                "the CPU",
+                "pyllamacpp: --n-gpu-layers: the commands do not offer the GPU yet; all layers run "
+                "on the CPU",
                 err=True,
             )
         names = [entry.name for entry in dataclasses.fields(EngineOptions)]

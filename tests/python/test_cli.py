@@ -238,6 +238,6 @@ def test_sampling_and_engine_options(run, default_model: Path) -> None:
     assert 0 < tokens.count(42) < 8
     gpu = run(*common, "--temp", "0", "-ngl", "20")
     assert gpu.stdout == plain.stdout
-    assert gpu.stderr.count("no GPU back end") == 1
+    assert gpu.stderr.count("do not offer the GPU yet") == 1
     assert run(*common, "--logit-bias", "x").returncode == 2
     assert run(*common, "--type-k", "q3_k").returncode == 2
