@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 from .chat.calls import CallPiece
@@ -142,29 +141,34 @@ def as_chat(completion: Completion, request: Prepared) -> ChatCompletion:
     }
 
 
-def as_chat_chunks(
-    chunks: Iterator[CompletionChunk], request: Prepared
-) -> Iterator[ChatCompletionChunk]:
+class ChatChunks:
     """The chat form of a stream: of each answer the role, text and calls, the finish reason.
 
     Log-probabilities come with the next chunk of their answer, also where their text is held back.
     """
-    answers: dict[int, _Answer] = {}
-    for chunk in chunks:
+
+    def __init__(self, request: Prepared) -> None:
+        self._request = request
+        self._answers: dict[int, _Answer] = {}
+
+    def of(self, chunk: CompletionChunk) -> list[ChatCompletionChunk]:
+        """What comes of the next chunk of a completion."""
         (choice,) = chunk["choices"]
         index, reason = choice["index"], choice["finish_reason"]
-        if index not in answers:
-            answers[index] = _Answer(request)
-            yield _chat_chunk(chunk, index, {"role": "assistant"})
-        answer = answers[index]
+        found = []
+        if index not in self._answers:
+            self._answers[index] = _Answer(self._request)
+            found.append(_chat_chunk(chunk, index, {"role": "assistant"}))
+        answer = self._answers[index]
         answer.keep(_log_probs(choice))
         deltas = answer.deltas(choice["text"])
         if reason is not None:
             deltas += answer.rest()
-        for delta in deltas:
-            yield _chat_chunk(chunk, index, delta, answer.log_probs())
+        found += [_chat_chunk(chunk, index, delta, answer.log_probs()) for delta in deltas]
         if reason is not None:
-            yield _chat_chunk(chunk, index, {}, answer.log_probs(), answer.finish_reason(reason))
+            end = answer.finish_reason(reason)
+            found.append(_chat_chunk(chunk, index, {}, answer.log_probs(), end))
+        return found
 
 
 def _log_probs(choice: CompletionChoice) -> ChatLogprobs | None:

@@ -182,6 +182,7 @@ class Run:
         self.n = n
         self.prompts = prompts
         self.texts: list[Text] = []
+        self._engine = engine
         self._echo = echo
         self._reports = reports
         self._started = time.perf_counter()
@@ -275,22 +276,42 @@ class Run:
     def chunks(self) -> Iterator[CompletionChunk]:
         """Gives texts out as they come, in turn."""
         try:
-            if self._echo:
-                for text in self.texts:
-                    if text.log_probs is None and text.text:
-                        yield self.shape.chunk(text.choice(text.text, None))
+            yield from self.opening()
             unread = list(self.texts)
             while unread:
                 for text in list(unread):
                     step = next(text.stream)
-                    new = text.take(step)
-                    if self._echo and text.log_probs is not None and text.stream.n_taken == 1:
-                        new = text.text
-                    if new:
-                        yield self.shape.chunk(text.choice(new, None))
-                    if step.finish_reason is not None:  # a chunk of its own, without text
-                        yield self.shape.chunk(text.choice("", step.finish_reason))
+                    yield from self.pieces(text, step)
+                    if step.finish_reason is not None:
                         unread.remove(text)
             self._report()
         finally:
             self.cancel()
+
+    def opening(self) -> list[CompletionChunk]:
+        """What comes before the first steps: prompts that are echoed."""
+        if not self._echo:
+            return []
+        echoed = [text for text in self.texts if text.log_probs is None and text.text]
+        return [self.shape.chunk(text.choice(text.text, None)) for text in echoed]
+
+    def pieces(self, text: Text, step: Step) -> list[CompletionChunk]:
+        """The chunks of a step that was taken from a text's stream."""
+        chunks = []
+        new = text.take(step)
+        if self._echo and text.log_probs is not None and text.stream.n_taken == 1:
+            new = text.text
+        if new:
+            chunks.append(self.shape.chunk(text.choice(new, None)))
+        if step.finish_reason is not None:  # a chunk of its own, without text
+            chunks.append(self.shape.chunk(text.choice("", step.finish_reason)))
+        return chunks
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Has the texts evaluated while nobody waits for them: see `Engine.listen`."""
+        for text in self.texts:
+            self._engine.listen(text.stream, listener)
+
+    def poll(self, text: Text) -> Step | None:
+        """A step of a text if there is one already, after `listen`."""
+        return self._engine.poll(text.stream)

@@ -3,7 +3,8 @@
 Several texts at a time, each in a sequence of the context. There is no thread of the engine's own:
 of the threads that wait for steps one takes the lead, evaluates one batch for all texts, and wakes
 the others. So a single text costs no hand-over, and texts of several threads share each pass over
-the weights. What a finished text leaves in the cache stays until its memory or its sequence is
+the weights. Streams that are listened to (asyncio's) have one thread that waits for all of them,
+while there are any. What a finished text leaves in the cache stays until its memory or its sequence is
 needed; a prompt that begins alike shares it.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from . import _core
@@ -52,6 +53,7 @@ class Engine:
         self._turn = threading.Condition()
         self._is_busy = False  # a thread has the lead; it alone touches what follows
         self._has_cancelled = False  # the evaluation that runs
+        self._listened: set[Stream] = set()
         self._waiting: deque[Stream] = deque()  # any thread may append
         self._running: list[Stream] = []  # in order of arrival
         n_sequences = 1 if logits_all else context.max_sequences
@@ -185,6 +187,69 @@ class Engine:
                 with self._turn:
                     self._turn.wait(_PATIENCE)
 
+    def listen(self, stream: Stream, listener: Callable[[], None]) -> None:
+        """Has a stream evaluated without a thread that waits for its steps.
+
+        The listener is called, by another thread, whenever there may be something to `poll`; it
+        must return at once.
+        """
+        with self._turn:
+            stream.listener = listener
+            is_first = not self._listened
+            self._listened.add(stream)
+            self._turn.notify_all()
+        if is_first:
+            threading.Thread(target=self._drive, name="pyllamacpp-engine", daemon=True).start()
+
+    def poll(self, stream: Stream) -> Step | None:
+        """The next step if it is made already; None: the listener will say. Raises as `take`."""
+        with self._turn:
+            wanted = stream.wants_steps
+            try:
+                return stream.take()
+            finally:
+                if stream.wants_steps and not wanted:
+                    self._turn.notify_all()
+
+    def _drive(self) -> None:
+        """Evaluates as long as somebody listens."""
+        while True:
+            with self._turn:
+                while self._is_busy or not any(s.wants_steps for s in self._listened):
+                    self._listened = {s for s in self._listened if not s.is_finished}
+                    if not self._listened:
+                        return
+                    self._turn.wait()
+                self._is_busy = True
+            has_advanced = False
+            try:
+                has_advanced = self._advance()
+            except Exception as error:  # of the evaluation, so of all its texts
+                for stream in [s for s in self._running if s.listener is not None]:
+                    stream.fail(error)
+                    self._retire(stream)
+            finally:
+                self._give_up_lead()
+            if not has_advanced:
+                with self._turn:
+                    self._turn.wait(_PATIENCE)
+
+    @property
+    def n_waiting(self) -> int:
+        """Texts that wait for a sequence."""
+        return len(self._waiting)
+
+    def slots(self) -> list[tuple[int, int, int]]:
+        """Of the sequences: how many tokens are cached; of a text's, its prompt's and its own.
+
+        A sequence without a text has -1 for both.
+        """
+        found = []
+        for i, owner in enumerate(list(self._owners)):
+            own = (-1, -1) if owner is None else (owner.n_prompt_tokens, owner.n_generated)
+            found.append((self.context.length(i), *own))
+        return found
+
     def cancel(self, stream: Stream) -> None:
         """Ends a stream; see `Stream.cancel`."""
         with self._turn:
@@ -198,6 +263,7 @@ class Engine:
             elif stream in self._running:
                 self._has_cancelled = True
                 self.context.cancel()
+            stream.tell()
             self._turn.notify_all()
 
     def close(self) -> None:

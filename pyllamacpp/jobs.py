@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 from .completion import Completion, CompletionChunk, Run
@@ -15,17 +16,20 @@ _T = TypeVar("_T")
 
 
 class Job(Generic[ResultT, ChunkT]):
-    """A run, and how its dicts are given out."""
+    """A run, and how its dicts are given out.
+
+    new_chunks: makes what turns each chunk of a completion into those of this job.
+    """
 
     def __init__(
         self,
         run: Run,
         as_result: Callable[[Completion], ResultT],
-        as_chunks: Callable[[Iterator[CompletionChunk]], Iterator[ChunkT]],
+        new_chunks: Callable[[], Callable[[CompletionChunk], Iterable[ChunkT]]],
     ) -> None:
         self.run = run
         self._as_result = as_result
-        self._as_chunks = as_chunks
+        self.new_chunks = new_chunks
 
     def finish(self) -> ResultT:
         """The result, once it is there."""
@@ -33,7 +37,9 @@ class Job(Generic[ResultT, ChunkT]):
 
     def chunks(self) -> Iterator[ChunkT]:
         """The result in pieces."""
-        return self._as_chunks(self.run.chunks())
+        as_chunks = self.new_chunks()
+        for chunk in self.run.chunks():
+            yield from as_chunks(chunk)
 
     def cancel(self) -> None:
         """Ends it; any thread may call it, and what waits for it gets CancelledError."""
@@ -108,10 +114,30 @@ async def aiterate(items: Iterator[_T]) -> AsyncIterator[_T]:
         yield cast("_T", item)
 
 
+class _Arrivals:
+    """Tells a task that a run, evaluated by the engine's own thread, has something to take."""
+
+    def __init__(self, run: Run) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        run.listen(self._tell)
+
+    def _tell(self) -> None:
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def next(self) -> None:
+        await self._event.wait()
+        self._event.clear()
+
+
 async def aresult(job: Job[ResultT, ChunkT]) -> ResultT:
     """The result of a job; cancelling the task that waits cancels it."""
     try:
-        return await _in_thread(job.finish)
+        arrivals = _Arrivals(job.run)
+        while not all(text.stream.is_finished for text in job.run.texts):
+            await arrivals.next()
+        return job.finish()
     finally:
         job.cancel()
 
@@ -119,7 +145,20 @@ async def aresult(job: Job[ResultT, ChunkT]) -> ResultT:
 async def achunks(job: Job[ResultT, ChunkT]) -> AsyncIterator[ChunkT]:
     """The chunks of a job; leaving the iteration early cancels it."""
     try:
-        async for chunk in aiterate(job.chunks()):
-            yield chunk
+        run, as_chunks = job.run, job.new_chunks()
+        arrivals = _Arrivals(run)
+        for chunk in run.opening():
+            for piece in as_chunks(chunk):
+                yield piece
+        unread = list(run.texts)
+        while unread:
+            for text in list(unread):
+                while (step := run.poll(text)) is None:
+                    await arrivals.next()
+                for chunk in run.pieces(text, step):
+                    for piece in as_chunks(chunk):
+                        yield piece
+                if step.finish_reason is not None:
+                    unread.remove(text)
     finally:
         job.cancel()

@@ -10,7 +10,7 @@ from . import _core
 from .chat.format import ChatFormat
 from .chat.handler import ChatHandler, Prepared, chat_handler
 from .chat.registry import FormatterHandler, LlamaChatCompletionHandler
-from .chat_completion import ChatCompletion, ChatCompletionChunk, as_chat, as_chat_chunks
+from .chat_completion import ChatChunks, ChatCompletion, ChatCompletionChunk, as_chat
 from .completion import Completion, CompletionChunk, Prompt, Run, Shape
 from .drafting import Guesser
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
@@ -212,6 +212,29 @@ class Llama(Session):
             return achunks(job)
         return await aresult(job)
 
+    def start_completion(
+        self, prompt: Prompts, **arguments: Any
+    ) -> Job[Completion, CompletionChunk]:
+        """`create_completion` as a job, to be finished, read or cancelled."""
+        return self._completion(prompt, _with_defaults(Llama.create_completion, arguments))
+
+    def start_chat_completion(
+        self, messages: Sequence[Mapping[str, Any]], **arguments: Any
+    ) -> Job[ChatCompletion, ChatCompletionChunk]:
+        """`create_chat_completion` as a job, as `start_completion`."""
+        options = _with_defaults(Llama.create_chat_completion, arguments)
+        return self._chat_completion(self.chat(), messages, options)
+
+    def chat(self) -> ChatHandler:
+        """What makes prompts of conversations.
+
+        Raises UnsupportedError where chat_format names a handler that answers by itself.
+        """
+        handler = self._chat_handler()
+        if not isinstance(handler, ChatHandler):
+            raise UnsupportedError(f"{self.chat_format!r} is a handler that answers by itself")
+        return handler
+
     # -- what both are made of -----------------------------------------------------------------
 
     def _completion(
@@ -219,7 +242,7 @@ class Llama(Session):
     ) -> Job[Completion, CompletionChunk]:
         prompts = self._prompts(prompt, bool(arguments["echo"]))
         run = self._run(prompts, arguments, LogProbText.completion_layout)
-        return Job(run, lambda completion: completion, lambda chunks: chunks)
+        return Job(run, lambda completion: completion, lambda: lambda chunk: [chunk])
 
     def _chat_handler(self) -> ChatHandler | LlamaChatCompletionHandler:
         if self._chat is None:
@@ -240,7 +263,7 @@ class Llama(Session):
         return Job(
             run,
             lambda completion: as_chat(completion, prepared),
-            lambda chunks: as_chat_chunks(chunks, prepared),
+            lambda: ChatChunks(prepared).of,
         )
 
     def _run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
@@ -51,6 +51,8 @@ class Stream(Iterator[Step]):
     n_generated: tokens so far, without one that ended the text.
     keeps_up: whether the engine stops after a few steps that nobody has taken.
     n_taken: steps that the caller has. finish_reason: of the last step that was made.
+    listener: told by the thread that evaluates that there is something to take; see
+        `Engine.listen`.
 
     A caller that gives a stream up before its last step must `cancel` it.
     """
@@ -70,6 +72,7 @@ class Stream(Iterator[Step]):
         self.is_cancelled = False
         self.is_finished = False
         self.steps: deque[Step] = deque()
+        self.listener: Callable[[], None] | None = None
         self._engine = engine
         self._prompt_is_through = False
 
@@ -113,6 +116,12 @@ class Stream(Iterator[Step]):
         if not self.is_finished:
             self.error = error
             self.is_finished = True
+            self.tell()
+
+    def tell(self) -> None:
+        """Calls the listener, if there is one."""
+        if self.listener is not None:
+            self.listener()
 
     def take(self) -> Step | None:
         """A step that was made already; None while there is none and more will come.
@@ -196,6 +205,8 @@ class Stream(Iterator[Step]):
             if reason is not None:
                 self.finish_reason = reason
                 self.is_finished = True
+        if found:
+            self.tell()
 
     def sample_if_ready(self) -> _core.GenerationSteps:
         """The token that only Python can sample, none while the prompt is not through.
