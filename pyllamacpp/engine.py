@@ -4,8 +4,8 @@ Several texts at a time, each in a sequence of the context. There is no thread o
 of the threads that wait for steps one takes the lead, evaluates one batch for all texts, and wakes
 the others. So a single text costs no hand-over, and texts of several threads share each pass over
 the weights. Streams that are listened to (asyncio's) have one thread that waits for all of them,
-while there are any. What a finished text leaves in the cache stays until its memory or its sequence is
-needed; a prompt that begins alike shares it.
+while there are any. What a finished text leaves in the cache stays until its memory or its sequence
+is needed; a prompt that begins alike shares it.
 """
 
 from __future__ import annotations
@@ -289,6 +289,8 @@ class Engine:
 
     def _give_up_lead(self) -> None:
         with self._turn:
+            for stream in [s for s in self._running if s.is_cancelled]:
+                self._retire(stream)
             self._is_busy = False
             self._turn.notify_all()
 
@@ -296,8 +298,6 @@ class Engine:
 
     def _advance(self) -> bool:
         """One evaluation for the texts that want steps; False if there are none."""
-        for stream in [s for s in self._running if s.is_cancelled]:
-            self._retire(stream)
         self._admit()
         batch = [s for s in self._running if s.wants_steps]
         self._make_room(batch)

@@ -195,7 +195,8 @@ class Stream(Iterator[Step]):
         Raises ContextFullError where the text has filled the context and that is an error.
         """
         for text, token, reason, log_probs in found:
-            if token >= 0 and not self.tokenizer.ends_generation(token):
+            is_end = token >= 0 and self.tokenizer.ends_generation(token)
+            if token >= 0 and (self.params.ignore_eos or not is_end):
                 self.n_generated += 1
             if reason == "length" and self.params.when_full == "error":
                 n_ctx = self._engine.context.n_ctx

@@ -51,7 +51,8 @@ PACKAGE = {
     "llama": ("session", "chat_completion", "jobs", "chat", "grammar"),
     "__init__": ("llama",),
     "eval": ("llama",),
-    "cli": ("__init__", "eval"),
+    "server": ("__init__", "jobs", "models", "embedding", "errors", "log"),
+    "cli": ("__init__", "eval", "server"),
     "__main__": ("cli",),
 }
 # Whole modules: pyllamacpp_convert reaches the quantizers through the flat C ABI only.

@@ -26,6 +26,7 @@ _COMMANDS = {
     "pull": "Fetch a model into the cache.",
     "quantize": "Store a GGUF's weights in fewer bits.",
     "rm": "Remove a fetched model.",
+    "serve": "Serve models over HTTP, as OpenAI's clients expect it.",
     "tokenize": "Show the tokens of a text.",
 }
 

@@ -1,0 +1,203 @@
+"""OpenAI's chat completions, completions, embeddings and models; tokens as others offer them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import prometheus_client as prometheus
+
+from .. import __version__
+from ..jobs import aresult
+from .exchange import Exchange
+from .requests import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingBody,
+    InputBody,
+    Sampling,
+    TemplateBody,
+    TokenizeBody,
+)
+from .service import AnyJob, event, usage_of
+
+
+async def chat(exchange: Exchange, body: ChatBody) -> None:
+    """POST /v1/chat/completions"""
+    service = exchange.service
+    arguments = service.arguments(body)
+    async with service.gate.place(), service.pool.use(body.model) as (llama, name):
+        job = await service.start(
+            lambda: llama.start_chat_completion(body.messages, **arguments, model=name)
+        )
+        await _answer(exchange, body, job)
+
+
+async def completions(exchange: Exchange, body: CompletionBody) -> None:
+    """POST /v1/completions"""
+    service = exchange.service
+    arguments = service.arguments(body)
+    async with service.gate.place(), service.pool.use(body.model) as (llama, name):
+        job = await service.start(
+            lambda: llama.start_completion(body.prompt, **arguments, model=name)
+        )
+        await _answer(exchange, body, job)
+
+
+async def _answer(exchange: Exchange, body: Sampling, job: AnyJob) -> None:
+    if body.stream:
+        options = body.stream_options
+        wants_usage = options is not None and options.include_usage
+        await exchange.events(_events(exchange, job, wants_usage=wants_usage))
+        return
+    result = await aresult(job)
+    exchange.service.metrics.count(result["usage"])
+    await exchange.json(result)
+
+
+async def _events(exchange: Exchange, job: AnyJob, *, wants_usage: bool) -> AsyncIterator[str]:
+    last: dict[str, Any] = {}
+    usage: dict[str, Any] = {"usage": None} if wants_usage else {}
+    async for chunk in exchange.service.watched(exchange, job):
+        last = chunk
+        yield event({**chunk, **usage})
+    if wants_usage:
+        yield event({**last, "choices": [], "usage": usage_of(job)})
+    yield "data: [DONE]\n\n"
+
+
+async def embeddings(exchange: Exchange, body: EmbeddingBody) -> None:
+    """POST /v1/embeddings"""
+    service = exchange.service
+    async with service.gate.place(), service.pool.use(body.model) as (llama, name):
+        found = await service.pool.in_thread(
+            lambda: llama.create_embedding(
+                body.input,
+                name,
+                encoding_format=body.encoding_format,
+                dimensions=body.dimensions,
+                normalize=True,
+            )
+        )
+        await exchange.json(found)
+
+
+async def models(exchange: Exchange, _body: None) -> None:
+    """GET /v1/models"""
+    data = [
+        {
+            "id": entry.name,
+            "object": "model",
+            "created": int(entry.path.stat().st_mtime),
+            "owned_by": "pyllamacpp",
+        }
+        for entry in exchange.service.pool.entries.values()
+    ]
+    await exchange.json({"object": "list", "data": data})
+
+
+async def health(exchange: Exchange, _body: None) -> None:
+    """GET /health"""
+    await exchange.json({"status": "ok"})
+
+
+async def metrics(exchange: Exchange, _body: None) -> None:
+    """GET /metrics"""
+    text = prometheus.generate_latest(exchange.service.metrics.registry).decode()
+    await exchange.text(text, prometheus.CONTENT_TYPE_LATEST)
+
+
+async def slots(exchange: Exchange, _body: None) -> None:
+    """GET /slots: what is in the cache of each loaded model, and which of it is being written."""
+    found = []
+    for entry in exchange.service.pool.entries.values():
+        for i, (cached, prompt, own) in enumerate(
+            entry.llama.engine.slots() if entry.llama else []
+        ):
+            slot = {"model": entry.name, "id": i, "n_cached": cached, "is_processing": own >= 0}
+            if own >= 0:
+                slot |= {"n_prompt_tokens": prompt, "n_generated": own}
+            if cached or own >= 0:
+                found.append(slot)
+    await exchange.json(found)
+
+
+async def props(exchange: Exchange, _body: None) -> None:
+    """GET /props: of the first model."""
+    async with exchange.service.pool.use(None) as (llama, name):
+        template = llama.model.metadata.get("tokenizer.chat_template")
+        await exchange.json(
+            {
+                "model": name,
+                "n_ctx": llama.n_ctx(),
+                "n_vocab": llama.n_vocab(),
+                "total_slots": llama.engine.context.max_sequences,
+                "chat_template": template if isinstance(template, str) else None,
+                "build_info": f"pyllamacpp {__version__}",
+            }
+        )
+
+
+async def tokenize(exchange: Exchange, body: TokenizeBody) -> None:
+    """POST /tokenize"""
+    async with exchange.service.pool.use(body.model) as (llama, _):
+        text = body.content.encode()
+        tokens = await exchange.service.pool.in_thread(
+            lambda: llama.tokenize(text, body.add_special, body.parse_special)
+        )
+        if not body.with_pieces:
+            await exchange.json({"tokens": tokens})
+            return
+        pieces = [llama.model.tokenizer.piece(token, True) for token in tokens]
+        await exchange.json(
+            {
+                "tokens": [
+                    {"id": token, "piece": _piece(piece)}
+                    for token, piece in zip(tokens, pieces, strict=True)
+                ]
+            }
+        )
+
+
+def _piece(data: bytes) -> str | list[int]:
+    """A token's text, or its bytes where they are a part of a character."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
+
+
+async def detokenize(exchange: Exchange, body: DetokenizeBody) -> None:
+    """POST /detokenize"""
+    async with exchange.service.pool.use(body.model) as (llama, _):
+        data = llama.detokenize(body.tokens, special=True)
+        await exchange.json({"content": data.decode("utf-8", "replace")})
+
+
+async def apply_template(exchange: Exchange, body: TemplateBody) -> None:
+    """POST /apply-template"""
+    async with exchange.service.pool.use(body.model) as (llama, _):
+        text = await exchange.service.pool.in_thread(
+            lambda: llama.chat().format.text(body.messages, body.tools)
+        )
+        await exchange.json({"prompt": text})
+
+
+async def extras_tokenize(exchange: Exchange, body: InputBody) -> None:
+    """POST /extras/tokenize"""
+    async with exchange.service.pool.use(body.model) as (llama, _):
+        await exchange.json({"tokens": llama.tokenize(body.input.encode(), special=True)})
+
+
+async def extras_count(exchange: Exchange, body: InputBody) -> None:
+    """POST /extras/tokenize/count"""
+    async with exchange.service.pool.use(body.model) as (llama, _):
+        await exchange.json({"count": len(llama.tokenize(body.input.encode(), special=True))})
+
+
+async def extras_detokenize(exchange: Exchange, body: DetokenizeBody) -> None:
+    """POST /extras/detokenize"""
+    async with exchange.service.pool.use(body.model) as (llama, _):
+        data = llama.detokenize(body.tokens)
+        await exchange.json({"text": data.decode("utf-8", "replace")})
