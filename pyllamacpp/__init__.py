@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import errors
+from . import constants, errors
+from .constants import *  # noqa: F403
 from .errors import (
     CancelledError,
     ContextFullError,
@@ -48,6 +49,16 @@ if TYPE_CHECKING:
     )
     from .grammar import LlamaGrammar
     from .llama import Llama
+    from .llama_speculative import LlamaDraftModel
+    from .llama_tokenizer import LlamaTokenizer
+    from .params import LogitsProcessor, StoppingCriteria
+    from .processors import LogitsProcessorList, MinTokensLogitsProcessor, StoppingCriteriaList
+    from .system import (
+        llama_print_system_info,
+        llama_supports_gpu_offload,
+        llama_supports_mlock,
+        llama_supports_mmap,
+    )
 
 __all__ = [
     "LLAMA_POOLING_TYPE_CLS",
@@ -62,17 +73,29 @@ __all__ = [
     "FormatError",
     "InvalidArgumentError",
     "Llama",
+    "LlamaDraftModel",
     "LlamaGrammar",
     "LlamaPromptLookupDecoding",
+    "LlamaTokenizer",
+    "LogitsProcessor",
+    "LogitsProcessorList",
+    "MinTokensLogitsProcessor",
     "ModelFileError",
     "NotEnabledError",
     "OutOfMemoryError",
     "PyllamacppError",
     "SmallModelDrafting",
+    "StoppingCriteria",
+    "StoppingCriteriaList",
     "UnsupportedError",
     "__version__",
     "errors",
+    "llama_print_system_info",
+    "llama_supports_gpu_offload",
+    "llama_supports_mlock",
+    "llama_supports_mmap",
 ]
+__all__ += constants.__all__
 
 
 # Where the names lie that are imported on first use.
@@ -84,9 +107,20 @@ _LATER = {
     "LLAMA_POOLING_TYPE_RANK": "embedding",
     "LLAMA_POOLING_TYPE_UNSPECIFIED": "embedding",
     "Llama": "llama",
+    "LlamaDraftModel": "llama_speculative",
     "LlamaGrammar": "grammar",
     "LlamaPromptLookupDecoding": "drafting",
+    "LlamaTokenizer": "llama_tokenizer",
+    "LogitsProcessor": "params",
+    "LogitsProcessorList": "processors",
+    "MinTokensLogitsProcessor": "processors",
     "SmallModelDrafting": "drafting",
+    "StoppingCriteria": "params",
+    "StoppingCriteriaList": "processors",
+    "llama_print_system_info": "system",
+    "llama_supports_gpu_offload": "system",
+    "llama_supports_mlock": "system",
+    "llama_supports_mmap": "system",
 }
 
 

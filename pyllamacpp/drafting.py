@@ -48,16 +48,23 @@ class LlamaPromptLookupDecoding:
 
     def __call__(self, input_ids: npt.NDArray[np.intc], /) -> npt.NDArray[np.intc]:
         """Ids that may follow `input_ids`, int32."""
+        return self.find_candidate_pred_tokens(input_ids, self.max_ngram_size, self.num_pred_tokens)
+
+    @staticmethod
+    def find_candidate_pred_tokens(
+        input_ids: npt.NDArray[np.intc], max_ngram_size: int, num_pred_tokens: int
+    ) -> npt.NDArray[np.intc]:
+        """At most num_pred_tokens ids that followed the last of `input_ids` before, int32."""
         import numpy as np
 
         n_tokens = len(input_ids)
-        for size in range(min(self.max_ngram_size, n_tokens - 1), 0, -1):
+        for size in range(min(max_ngram_size, n_tokens - 1), 0, -1):
             last = input_ids[-size:]
             windows = np.lib.stride_tricks.sliding_window_view(input_ids[:-1], size)
             places = np.flatnonzero((windows == last).all(axis=1))
             if len(places):
                 start = int(places[-1]) + size
-                return input_ids[start : start + self.num_pred_tokens].astype(np.intc)
+                return input_ids[start : start + num_pred_tokens].astype(np.intc)
         return np.array([], dtype=np.intc)
 
 

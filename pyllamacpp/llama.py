@@ -15,6 +15,7 @@ from .completion import Completion, CompletionChunk, Prompt, Run, Shape
 from .drafting import Guesser
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 from .jobs import ChunkIterator, Job, acall, achunks, aiterate, aresult
+from .llama_tokenizer import LlamaTokenizer
 from .log_prob_text import LogProbText
 from .lora import adapter_pairs
 from .params import (
@@ -26,6 +27,8 @@ from .params import (
     max_new_tokens,
     text_counts,
 )
+from .processors import LogitsProcessorList as LogitsProcessorList
+from .processors import StoppingCriteriaList as StoppingCriteriaList
 from .session import Session
 from .stream import native
 
@@ -372,6 +375,10 @@ class Llama(Session):
         """Frees the model and its context. Calls that need them raise PyllamacppError then."""
         self._chat = None
         super().close()
+
+    def tokenizer(self) -> LlamaTokenizer:
+        """The model's tokenizer as an object, from text to ids and back."""
+        return LlamaTokenizer(self)
 
     # -- token by token ------------------------------------------------------------------------
 

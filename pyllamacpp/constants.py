@@ -1,0 +1,49 @@
+"""llama.cpp's numbers that arguments of `Llama` take, by their names there."""
+
+from __future__ import annotations
+
+__all__ = [
+    "GGML_TYPE_BF16",
+    "GGML_TYPE_F16",
+    "GGML_TYPE_F32",
+    "GGML_TYPE_Q4_0",
+    "GGML_TYPE_Q8_0",
+    "LLAMA_ATTENTION_TYPE_CAUSAL",
+    "LLAMA_ATTENTION_TYPE_NON_CAUSAL",
+    "LLAMA_ATTENTION_TYPE_UNSPECIFIED",
+    "LLAMA_DEFAULT_SEED",
+    "LLAMA_ROPE_SCALING_TYPE_LINEAR",
+    "LLAMA_ROPE_SCALING_TYPE_LONGROPE",
+    "LLAMA_ROPE_SCALING_TYPE_NONE",
+    "LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED",
+    "LLAMA_ROPE_SCALING_TYPE_YARN",
+    "LLAMA_SPLIT_MODE_LAYER",
+    "LLAMA_SPLIT_MODE_NONE",
+    "LLAMA_SPLIT_MODE_ROW",
+]
+
+LLAMA_DEFAULT_SEED = 0xFFFFFFFF  # a random one
+
+# split_mode: where the weights of a model lie if there are several GPUs.
+LLAMA_SPLIT_MODE_NONE = 0
+LLAMA_SPLIT_MODE_LAYER = 1
+LLAMA_SPLIT_MODE_ROW = 2
+
+# rope_scaling_type
+LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED = -1  # what the file says
+LLAMA_ROPE_SCALING_TYPE_NONE = 0
+LLAMA_ROPE_SCALING_TYPE_LINEAR = 1
+LLAMA_ROPE_SCALING_TYPE_YARN = 2
+LLAMA_ROPE_SCALING_TYPE_LONGROPE = 3
+
+# attention_type
+LLAMA_ATTENTION_TYPE_UNSPECIFIED = -1  # what the file says
+LLAMA_ATTENTION_TYPE_CAUSAL = 0
+LLAMA_ATTENTION_TYPE_NON_CAUSAL = 1
+
+# type_k and type_v: those that the KV cache can hold.
+GGML_TYPE_F32 = 0
+GGML_TYPE_F16 = 1
+GGML_TYPE_Q4_0 = 2
+GGML_TYPE_Q8_0 = 8
+GGML_TYPE_BF16 = 30

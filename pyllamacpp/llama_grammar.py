@@ -1,0 +1,5 @@
+"""`LlamaGrammar`, where llama-cpp-python has it."""
+
+from .grammar import LlamaGrammar
+
+__all__ = ["LlamaGrammar"]
