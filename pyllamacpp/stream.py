@@ -51,6 +51,7 @@ class Stream(Iterator[Step]):
     n_generated: tokens so far, without one that ended the text.
     keeps_up: whether the engine stops after a few steps that nobody has taken.
     n_taken: steps that the caller has. finish_reason: of the last step that was made.
+    is_ended_by_token: whether that was for an end-of-text token.
     listener: told by the thread that evaluates that there is something to take; see
         `Engine.listen`.
 
@@ -71,6 +72,7 @@ class Stream(Iterator[Step]):
         self.error: BaseException | None = None
         self.is_cancelled = False
         self.is_finished = False
+        self.is_ended_by_token = False
         self.steps: deque[Step] = deque()
         self.listener: Callable[[], None] | None = None
         self._engine = engine
@@ -205,6 +207,7 @@ class Stream(Iterator[Step]):
             self.steps.append(Step(text, None if token < 0 else token, reason, log_probs))
             if reason is not None:
                 self.finish_reason = reason
+                self.is_ended_by_token = is_end
                 self.is_finished = True
         if found:
             self.tell()

@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .. import __version__
+from . import messages, requests, responses
 from . import openai_endpoints as openai
-from . import requests
 from .exchange import Endpoint, Exchange, Handler
 from .failure import ApiError
 from .service import Service
@@ -45,6 +45,15 @@ PATHS = (
     Path("POST", "/v1/chat/completions", openai.chat, requests.ChatBody),
     Path("POST", "/v1/completions", openai.completions, requests.CompletionBody),
     Path("POST", "/v1/embeddings", openai.embeddings, requests.EmbeddingBody),
+    Path("POST", "/v1/responses", responses.responses, responses.ResponsesBody),
+    Path("POST", "/v1/messages", messages.messages, messages.MessagesBody, is_anthropic=True),
+    Path(
+        "POST",
+        "/v1/messages/count_tokens",
+        messages.count_tokens,
+        messages.CountBody,
+        is_anthropic=True,
+    ),
     Path("GET", "/metrics", openai.metrics),
     Path("GET", "/slots", openai.slots),
     Path("GET", "/props", openai.props),

@@ -27,9 +27,10 @@ async def chat(exchange: Exchange, body: ChatBody) -> None:
     """POST /v1/chat/completions"""
     service = exchange.service
     arguments = service.arguments(body)
+    said = [{**m, "role": "system"} if m.get("role") == "developer" else m for m in body.messages]
     async with service.gate.place(), service.pool.use(body.model) as (llama, name):
         job = await service.start(
-            lambda: llama.start_chat_completion(body.messages, **arguments, model=name)
+            lambda: llama.start_chat_completion(said, **arguments, model=name)
         )
         await _answer(exchange, body, job)
 
