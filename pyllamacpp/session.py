@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
@@ -159,6 +161,51 @@ class Session:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
         self._check_draft_model()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str | None,
+        additional_files: Sequence[str] | None = None,
+        local_dir: str | os.PathLike[str] | None = None,
+        local_dir_use_symlinks: bool | Literal["auto"] = "auto",
+        cache_dir: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Loads a model of the Hugging Face hub, fetched unless it is there.
+
+        Args:
+            repo_id: OWNER/REPO.
+            filename: a file there, or a pattern as a shell's that one file matches; of a split
+                model all parts are fetched.
+            additional_files: names or patterns of files to fetch beside it.
+            local_dir: a folder to put them into. cache_dir: another cache than the hub's.
+            local_dir_use_symlinks: files in local_dir are always files; True gives a warning.
+            kwargs: the constructor's arguments.
+
+        Raises:
+            InvalidArgumentError: none or several files match. UnsupportedError: huggingface-hub is
+            not installed. ModelFileError: the hub has no such file or refuses it. FileError: the
+            network or the disk fails.
+        """
+        from .models import hub
+
+        if local_dir_use_symlinks is True:
+            warnings.warn(
+                "local_dir_use_symlinks=True has no effect: files are put into local_dir",
+                UserWarning,
+                stacklevel=2,
+            )
+        options: dict[str, Any] = {"show_progress": sys.stderr.isatty()}
+        if local_dir is not None:
+            options["local_dir"] = local_dir
+        if cache_dir is not None:
+            options["cache_dir"] = cache_dir
+        path = hub.fetch_matching(repo_id, filename, **options)
+        for name in additional_files or ():
+            hub.fetch_matching(repo_id, name, **options)
+        return cls(path, **kwargs)
 
     def _set_up(self, arguments: dict[str, Any]) -> None:
         """Everything but the model and its context."""

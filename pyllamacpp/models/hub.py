@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +77,42 @@ def parse(source: str) -> HubFile:
     return HubFile(repo, match["file"], match["revision"])
 
 
-def fetch(source: HubFile, *, show_progress: bool = False) -> Path:
+def fetch(source: HubFile, *, show_progress: bool = False, **where: Any) -> Path:
     """Fetches the file (all parts of a split model) unless it is there; the first part's path.
+
+    where: `local_dir`, a folder to put it into, or `cache_dir`, another cache than the hub's.
 
     Raises UnsupportedError without huggingface-hub, ModelFileError when the hub has no such file or
     refuses it, FileError when the network or the disk fails, FormatError for damaged bytes.
     """
-    first, *_ = [_fetch_one(part, show_progress) for part in source.parts()]
+    first, *_ = [_fetch_one(part, show_progress, where) for part in source.parts()]
     return first
+
+
+def fetch_matching(
+    repo: str, pattern: str | None, *, show_progress: bool = False, **where: Any
+) -> Path:
+    """`fetch` for the one file of a repository that a pattern as a shell's names.
+
+    Raises InvalidArgumentError when none or several match (the parts of one split model count as
+    one file), and as `fetch`.
+    """
+    if pattern is not None and not any(char in pattern for char in "*?["):
+        return fetch(HubFile(repo, pattern), show_progress=show_progress, **where)
+    found = [] if pattern is None else _matching(repo, pattern)
+    if not found:
+        asked = "names no file" if pattern is None else f"has no file that matches {pattern!r}"
+        raise InvalidArgumentError(f"{PREFIX}{repo} {asked}; {_files_there(repo, None)}")
+    if set(found) != {part.file for part in HubFile(repo, found[0]).parts()}:
+        names = ", ".join(found[:_MOST_NAMED])
+        raise InvalidArgumentError(f"{PREFIX}{repo}: several files match {pattern!r}: {names}")
+    return fetch(HubFile(repo, found[0]), show_progress=show_progress, **where)
+
+
+def _matching(repo: str, pattern: str) -> list[str]:
+    with _translated(HubFile(repo, pattern)):
+        names = _library().list_repo_files(repo)
+    return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
 def cached() -> list[tuple[HubFile, Path]]:
@@ -142,16 +173,28 @@ def _errors() -> Any:
     return errors
 
 
-def _fetch_one(source: HubFile, show_progress: bool) -> Path:
-    hub, errors = _library(), _errors()
+def _fetch_one(source: HubFile, show_progress: bool, place: dict[str, Any]) -> Path:
+    hub = _library()
     where = {"repo_id": source.repo, "filename": source.file, "revision": source.revision}
-    there = hub.try_to_load_from_cache(**where)
-    if isinstance(there, str) and Path(there).exists():
-        return Path(there)
-    toggle = hub.utils.enable_progress_bars if show_progress else hub.utils.disable_progress_bars
-    toggle()
+    if not place.get("local_dir"):
+        there = hub.try_to_load_from_cache(**where, cache_dir=place.get("cache_dir"))
+        if isinstance(there, str) and Path(there).exists():
+            return Path(there)
+    from huggingface_hub import utils
+
+    (utils.enable_progress_bars if show_progress else utils.disable_progress_bars)()
+    with _translated(source):
+        path = Path(hub.hf_hub_download(**where, **place))
+    _check(source, path)
+    return path
+
+
+@contextmanager
+def _translated(source: HubFile) -> Iterator[None]:
+    """Raises what the hub's library raises as this package's exceptions."""
+    errors = _errors()
     try:
-        path = Path(hub.hf_hub_download(**where))
+        yield
     except errors.LocalEntryNotFoundError as error:
         raise FileError(
             f"{source} is not in the cache, and the hub cannot be reached: {_reason(error)}"
@@ -174,8 +217,11 @@ def _fetch_one(source: HubFile, show_progress: bool) -> Path:
         raise InvalidArgumentError(f"{source}: {_reason(error)}") from error
     except (errors.HfHubHTTPError, OSError) as error:
         raise FileError(f"cannot fetch {source}: {_reason(error)}") from error
-    _check(source, path)
-    return path
+    except Exception as error:
+        # Newer versions of the library let their HTTP package's errors through.
+        if not type(error).__module__.startswith("httpx"):
+            raise
+        raise FileError(f"the hub cannot be reached for {source}: {_reason(error)}") from error
 
 
 def _check(source: HubFile, path: Path) -> None:

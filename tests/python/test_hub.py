@@ -122,3 +122,46 @@ def test_without_the_library(tmp_path: Path, monkeypatch, run: Command) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert "pip install huggingface-hub" in refusal(run("pull", SOURCE))
     assert run("models").returncode == 0
+
+
+def program(code: str) -> str:
+    """What a program prints; the hub's library reads its settings once, so it is a new one."""
+    head = "from pyllamacpp import Llama\noptions = {'n_ctx': 32, 'verbose': False}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", head + code], capture_output=True, text=True, check=False, cwd="/"
+    )
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_from_pretrained(hub: FakeHub, tiny: bytes, tmp_path: Path) -> None:
+    hub.repos["someone/models"]["second-q8.gguf"] = tiny
+    load = "print(Llama.from_pretrained('someone/models', {}, **options).model_path)"
+    assert Path(program(load.format("'*f32.gguf'"))).read_bytes() == tiny
+    folder = tmp_path / "here"
+    more = f"{FILE!r}, additional_files=['*.md'], local_dir={str(folder)!r}"
+    assert program(load.format(more)) == str(folder / FILE)
+    assert (folder / "README.md").read_bytes() == b"# Models"
+    other = str(tmp_path / "other")
+    assert program(load.format(f"{FILE!r}, cache_dir={other!r}")).startswith(other)
+
+
+def test_from_pretrained_refuses(hub: FakeHub, monkeypatch) -> None:
+    load = "Llama.from_pretrained({!r}, {!r})"
+    missing = program(load.format("someone/models", "x*"))
+    assert missing.startswith("pyllamacpp.errors.InvalidArgumentError: ")
+    assert f"no file that matches 'x*'; its GGUF files are {FILE}" in missing
+    hub.repos["someone/models"]["second.gguf"] = b""
+    several = program(load.format("someone/models", "*.gguf"))
+    assert f"several files match '*.gguf': {FILE}, second.gguf" in several
+    assert "names no file; its GGUF files are" in program(load.format("someone/models", None))
+    assert "no such repository" in program(load.format("someone/else", "*.gguf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "errors.FileError: cannot fetch" in program(load.format("someone/models", "*.gguf"))
+
+
+def test_from_pretrained_fetches_all_parts(hub: FakeHub, tiny: bytes) -> None:
+    names = [f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
+    hub.repos["someone/split"] = dict.fromkeys(names, tiny)
+    fetch = "from pyllamacpp.models.hub import fetch_matching\nprint(fetch_matching({!r}, {!r}))"
+    path = Path(program(fetch.format("someone/split", "m-*.gguf")))
+    assert sorted(file.name for file in path.parent.iterdir()) == names
