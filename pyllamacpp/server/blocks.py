@@ -1,4 +1,4 @@
-"""An answer as blocks of text and of calls, which Anthropic's and OpenAI's newer form are made of."""
+"""An answer as blocks of text and of calls: what Anthropic's and OpenAI's newer form have."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Tokens = list[Annotated[int, Field(strict=True)]]
+Tokens = list[Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]]
 Prompts = str | Tokens | list[str] | list[Tokens]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
@@ -52,7 +52,7 @@ class Sampling(Body):
     xtc_probability: Number = 0.0
     xtc_threshold: Number = 0.1
     top_n_sigma: Number = -1.0
-    logit_bias: dict[str, Number] | None = None
+    logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Number] | None = None
     seed: Annotated[int, Field(ge=-1, lt=1 << 64)] | None = None
     stop: str | list[str] | None = None
     n: Annotated[int, Field(ge=1, le=128)] = 1

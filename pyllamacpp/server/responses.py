@@ -38,7 +38,7 @@ async def responses(exchange: Exchange, body: ResponsesBody) -> None:
     service = exchange.service
     most = service.settings.max_tokens
     limit = min(filter(None, (body.max_output_tokens, most)), default=None)
-    arguments = {
+    arguments: dict[str, Any] = {
         "messages": _messages(body),
         "tools": None if not body.tools else [_tool(tool) for tool in body.tools],
         "tool_choice": _choice(body.tool_choice),

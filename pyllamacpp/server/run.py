@@ -94,8 +94,8 @@ async def _serve(settings: Settings, listener: socket.socket, announce: Any) -> 
         server = _Server(config)
         scheme = "http" if settings.tls_cert is None else "https"
         host, port = listener.getsockname()[:2]
-        announce(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
         listener.listen(2048)
+        announce(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
         await server.serve(sockets=[listener])
     if server.signal_number == signal.SIGINT:
         raise KeyboardInterrupt
