@@ -1,0 +1,51 @@
+"""Where settings come from, and several models of a file."""
+
+import json
+import urllib.request
+
+import pytest
+
+from pyllamacpp import InvalidArgumentError
+from pyllamacpp.server.settings import as_toml, read_settings
+
+
+def test_flags_then_the_environment_then_the_file(tmp_path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('port = 1\nhost = "a"\nmax_queue = 3\n')
+    environment = {"PYLLAMACPP_SERVER_PORT": "2", "PYLLAMACPP_SERVER_HOST": "b"}
+    environment["PYLLAMACPP_SERVER_API_KEYS"] = "one,two"
+    found = read_settings({"port": 4, "host": None}, str(file), environment)
+    assert (found.port, found.host, found.max_queue) == (4, "b", 3)
+    assert found.api_keys == ["one", "two"]
+    written = as_toml(found)
+    assert "one" not in written
+    file.write_text(written)
+    again = read_settings({}, str(file), {})
+    assert again == found.model_copy(update={"api_keys": []})
+
+
+@pytest.mark.parametrize("text", ["port = 99999", "colour = 1", "port =", "tls_key = 'a'"])
+def test_a_wrong_file_is_one_sentence(tmp_path, text: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidArgumentError):
+        read_settings({}, str(file), {})
+
+
+def test_models_are_loaded_on_demand_and_closed_for_others(
+    start_server, default_model, tmp_path
+) -> None:
+    file = tmp_path / "server.toml"
+    tables = [f'[[models]]\nmodel = "{default_model}"\nname = "{n}"\nctx = 64\n' for n in "ab"]
+    file.write_text("max_models = 1\n" + "".join(tables))
+    with start_server("--config", str(file)) as (address, _):
+
+        def slot_models(name: str) -> set[str]:
+            body = {"model": name, "prompt": "Once upon", "max_tokens": 2, "ignore_eos": True}
+            request = urllib.request.Request(f"{address}/v1/completions", json.dumps(body).encode())
+            with urllib.request.urlopen(request) as answer:
+                assert json.load(answer)["model"] == name
+            with urllib.request.urlopen(f"{address}/slots") as answer:
+                return {slot["model"] for slot in json.load(answer)}
+
+        assert [slot_models(name) for name in "aba"] == [{"a"}, {"b"}, {"a"}]
