@@ -49,10 +49,12 @@ if TYPE_CHECKING:
     )
     from .grammar import LlamaGrammar
     from .llama import Llama
+    from .llama_cache import BaseLlamaCache, LlamaCache, LlamaDiskCache, LlamaRAMCache
     from .llama_speculative import LlamaDraftModel
     from .llama_tokenizer import LlamaTokenizer
     from .params import LogitsProcessor, StoppingCriteria
     from .processors import LogitsProcessorList, MinTokensLogitsProcessor, StoppingCriteriaList
+    from .state import LlamaState
     from .system import (
         llama_print_system_info,
         llama_supports_gpu_offload,
@@ -67,15 +69,20 @@ __all__ = [
     "LLAMA_POOLING_TYPE_NONE",
     "LLAMA_POOLING_TYPE_RANK",
     "LLAMA_POOLING_TYPE_UNSPECIFIED",
+    "BaseLlamaCache",
     "CancelledError",
     "ContextFullError",
     "FileError",
     "FormatError",
     "InvalidArgumentError",
     "Llama",
+    "LlamaCache",
+    "LlamaDiskCache",
     "LlamaDraftModel",
     "LlamaGrammar",
     "LlamaPromptLookupDecoding",
+    "LlamaRAMCache",
+    "LlamaState",
     "LlamaTokenizer",
     "LogitsProcessor",
     "LogitsProcessorList",
@@ -106,8 +113,13 @@ _LATER = {
     "LLAMA_POOLING_TYPE_NONE": "embedding",
     "LLAMA_POOLING_TYPE_RANK": "embedding",
     "LLAMA_POOLING_TYPE_UNSPECIFIED": "embedding",
+    "BaseLlamaCache": "llama_cache",
     "Llama": "llama",
+    "LlamaCache": "llama_cache",
+    "LlamaDiskCache": "llama_cache",
     "LlamaDraftModel": "llama_speculative",
+    "LlamaRAMCache": "llama_cache",
+    "LlamaState": "state",
     "LlamaGrammar": "grammar",
     "LlamaPromptLookupDecoding": "drafting",
     "LlamaTokenizer": "llama_tokenizer",

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from . import _core
 from .errors import (
@@ -22,9 +23,11 @@ from .errors import (
     InvalidArgumentError,
     OutOfMemoryError,
     PyllamacppError,
+    UnsupportedError,
 )
 from .params import Adapters, GenerationParams
 from .scores import Scores
+from .state import LlamaState, Origin, head_of, require_fit, state_of
 from .stream import FinishReason, Step, Stream, native
 
 __all__ = ["Engine", "FinishReason", "Step", "Stream"]
@@ -33,6 +36,16 @@ __all__ = ["Engine", "FinishReason", "Step", "Stream"]
 _WORTH_WAITING = 32
 # Seconds between looks at whether a text can be evaluated.
 _PATIENCE = 0.02
+
+
+class PrefixStore(Protocol):
+    """Evaluated texts outside of the context. Only the thread in the lead calls it."""
+
+    def load(self, sequence: int, tokens: Sequence[int]) -> None:
+        """Puts what there is of `tokens` into a sequence, if that holds less of them."""
+
+    def save(self, sequence: int) -> None:
+        """Keeps the text of a sequence."""
 
 
 class Engine:
@@ -48,6 +61,7 @@ class Engine:
         self.context = context
         self.logits_all = logits_all
         self.adapters: Adapters = ()
+        self.store: PrefixStore | None = None
         self.scores = Scores(context.n_ctx, model.config.n_vocab)
         self.tokenizer = model.tokenizer
         self._turn = threading.Condition()
@@ -126,6 +140,47 @@ class Engine:
         if owner is not None:
             owner.fail(PyllamacppError("this stream ended early: its context was changed"))
             self._retire(owner)
+
+    def save_state(self, seed: int) -> LlamaState:
+        """The current text, with the logits that `scores` has of its end.
+
+        Raises UnsupportedError for one with adapters, or whose keys and values a GPU holds.
+        """
+        with self._lead():
+            if self.context.n_adapters(self._current):
+                raise UnsupportedError("a text with LoRA adapters cannot be saved")
+            n_scores = min(self.length, self.length if self.logits_all else 1)
+            head = head_of(
+                self.context,
+                Origin.of(self.model, self.context),
+                self.length,
+                n_vocab=self.model.config.n_vocab,
+                n_scores=n_scores,
+                seed=seed,
+            )
+            scores = self.scores.rows[self.length - n_scores : self.length]
+            return state_of(self.context, self._current, head, scores)
+
+    def load_state(self, state: LlamaState) -> None:
+        """Makes a saved text the current one, in place of what that was.
+
+        Raises InvalidArgumentError for one of another model or layout, ContextFullError.
+        """
+        with self._lead():
+            require_fit(state, Origin.of(self.model, self.context), self.context)
+            self._free_current()
+            self.context.trim(self._current, 0)
+            self.context.set_adapters(self._current, ())
+            n_pages = state.head.n_pages
+            while n_pages > self.context.n_free_pages:
+                if not self._evict(self._current) and not self._interrupt_paused():
+                    raise ContextFullError(
+                        f"{state.n_tokens} tokens do not fit beside the texts being generated"
+                    )
+            self.context.load(self._current, state.input_ids.tolist(), state.pages(state.n_tokens))
+            self._last_use[self._current] = self._next_use()
+            if len(state.scores) and state.head.n_vocab == self.model.config.n_vocab:
+                self.scores.store(state.n_tokens, state.scores)
 
     # -- generations ---------------------------------------------------------------------------
 
@@ -326,6 +381,10 @@ class Engine:
             stream.fail(error)
         if stream.is_finished:
             self._retire(stream)
+            is_whole = stream.error is None and not stream.is_cancelled
+            if self.store is not None and is_whole and self._uses_store(stream):
+                assert stream.generation is not None
+                self.store.save(stream.generation.sequence)
 
     def _admit(self) -> None:
         """Gives sequences to texts that wait, in order."""
@@ -361,10 +420,15 @@ class Engine:
                 return
             if self.logits_all:
                 self._keep_prompt_logits(stream)
+            elif self._uses_store(stream) and self.store is not None:
+                self.store.load(sequence, stream.prompt[:-1])
             stream.begin(self.context, sequence)
         except PyllamacppError as error:
             stream.fail(error)
             self._retire(stream)
+
+    def _uses_store(self, stream: Stream) -> bool:
+        return not stream.params.adapters and not stream.params.prompt_log_probs
 
     def _keep_prompt_logits(self, stream: Stream) -> None:
         """Evaluates all of a prompt but its last token, which a generation evaluates itself."""

@@ -430,6 +430,7 @@ class SeedSource:
         """
         chosen = random.SystemRandom().getrandbits(64) if seed in (-1, RANDOM_SEED) else seed
         _check_seed(chosen)
+        self.seed = chosen
         self._chain = random.Random(chosen)
 
     def next(self, seed: int | None) -> int:

@@ -20,6 +20,7 @@ from .errors import (
     NotEnabledError,
     PyllamacppError,
 )
+from .llama_cache import BaseLlamaCache, PromptCache
 from .loading import add_context, load
 from .lora import adapter_pairs, load_adapter
 from .models.resolve import resolve_model
@@ -29,6 +30,7 @@ from .params import (
     check_load_arguments,
     kv_type,
 )
+from .state import LlamaState
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,6 +51,7 @@ class Session:
     _engine: Engine | None = None
     _embedder: Embedder | None = None
     _metadata: dict[str, str] | None = None
+    cache: BaseLlamaCache | None = None
 
     def __init__(
         self,
@@ -264,6 +267,7 @@ class Session:
         else:
             other.set_lora(self.engine.adapters)
         other._check_draft_model()
+        other.set_cache(self.cache)
         return other
 
     def _make_embedder(self, model: _core.Model) -> Embedder | None:
@@ -409,6 +413,40 @@ class Session:
     def set_seed(self, seed: int) -> None:
         """Starts the chain of seeds for completions that name none."""
         self._seeds.set(seed)
+
+    # -- what outlives the context -----------------------------------------------------------------
+
+    def save_state(self) -> LlamaState:
+        """The text in the context: tokens, keys and values, and the last logits of `eval`.
+
+        Its seed is the one that the chain of seeds began with. Raises UnsupportedError for a text
+        with LoRA adapters.
+        """
+        return self.engine.save_state(self._seeds.seed)
+
+    def load_state(self, state: LlamaState) -> None:
+        """Puts a saved text into the context, and starts the chain of seeds anew.
+
+        Raises InvalidArgumentError for a state of another model, with other types of keys and
+        values, or of another tier of kernels, whose rounding differs; ContextFullError where it
+        does not fit.
+        """
+        if not isinstance(state, LlamaState):
+            raise InvalidArgumentError(f"a state is a LlamaState, found {type(state).__name__}")
+        self.engine.load_state(state)
+        if state.seed >= 0:
+            self._seeds.set(state.seed)
+
+    def set_cache(self, cache: BaseLlamaCache | None) -> None:
+        """Where prompts are looked up and texts are kept, besides the context; None: nowhere.
+
+        Texts do not depend on it. Those with adapters, and with logits_all the prompts, go without.
+        """
+        if cache is not None and not isinstance(cache, BaseLlamaCache):
+            raise InvalidArgumentError(f"a cache is a BaseLlamaCache, found {type(cache).__name__}")
+        engine = self.engine
+        engine.store = None if cache is None else PromptCache(cache, engine.model, engine.context)
+        self.cache = cache
 
     @property
     def n_tokens(self) -> int:

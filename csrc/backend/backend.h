@@ -176,6 +176,12 @@ class Backend {
   virtual void finish_loading() = 0;
   virtual std::unique_ptr<KvLayer> make_kv(const KvShape& shape) = 0;
   virtual void copy_page(KvLayer& kv, int32_t from, int32_t to) = 0;
+  // A page as bytes, for write_page() of a layer of the same shape on the same kind of backend.
+  // What lies behind its first n_tokens reads as zeros do when they are stored. Throws
+  // Error(unsupported) where pages cannot be read.
+  virtual size_t page_bytes(const KvLayer& kv) const = 0;
+  virtual void read_page(const KvLayer& kv, int32_t page, int32_t n_tokens, std::byte* out) = 0;
+  virtual void write_page(KvLayer& kv, int32_t page, const std::byte* bytes) = 0;
   virtual int32_t kv_page_tokens() const = 0;
   virtual bool supports_kv(DType type, int32_t head_dim) const = 0;
   virtual std::unique_ptr<Stream> make_stream(const StreamShape& shape) = 0;

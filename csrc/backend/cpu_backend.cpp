@@ -81,6 +81,8 @@ class CpuBackend final : public Backend {
     };
     make(kv->k, shape.type_k);
     make(kv->v, shape.type_v);
+    kv->head_dim = shape.head_dim;
+    kv->n_heads = shape.n_kv_heads;
     return kv;
   }
 
@@ -90,6 +92,23 @@ class CpuBackend final : public Backend {
       std::memcpy(side->at(to, 0), side->at(from, 0), size_t(side->page_bytes));
   }
 
+  size_t page_bytes(const KvLayer& layer) const override {
+    const CpuKvLayer& kv = static_cast<const CpuKvLayer&>(layer);
+    return size_t(kv.k.page_bytes + kv.v.page_bytes);
+  }
+
+  void read_page(const KvLayer& layer, int32_t page, int32_t n_tokens, std::byte* out) override {
+    const CpuKvLayer& kv = static_cast<const CpuKvLayer&>(layer);
+    read_side(kv.k, kv.k.type->store_key, kv, page, n_tokens, out);
+    read_side(kv.v, kv.v.type->store_value, kv, page, n_tokens, out + kv.k.page_bytes);
+  }
+
+  void write_page(KvLayer& layer, int32_t page, const std::byte* bytes) override {
+    CpuKvLayer& kv = static_cast<CpuKvLayer&>(layer);
+    std::memcpy(kv.k.at(page, 0), bytes, size_t(kv.k.page_bytes));
+    std::memcpy(kv.v.at(page, 0), bytes + kv.k.page_bytes, size_t(kv.v.page_bytes));
+  }
+
   int32_t kv_page_tokens() const override { return cpu::kPageTokens; }
 
   std::unique_ptr<Stream> make_stream(const StreamShape& shape) override {
@@ -97,6 +116,17 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  using Store = void (*)(uint8_t* page, int offset, const float* x, int32_t head_dim);
+
+  static void read_side(const CpuKvSide& side, Store store, const CpuKvLayer& kv, int32_t page,
+                        int32_t n_tokens, std::byte* out) {
+    std::memcpy(out, side.at(page, 0), size_t(side.page_bytes));
+    const float zeros[cpu::kMaxHeadDim] = {};
+    for (int64_t head = 0; head < kv.n_heads; ++head)
+      for (int32_t i = n_tokens; i < cpu::kPageTokens; ++i)
+        store(reinterpret_cast<uint8_t*>(out) + head * side.head_bytes, i, zeros, kv.head_dim);
+  }
+
   void pack(CpuWeight& weight) {
     const WeightSource& s = weight.source;
     const cpu::TypeKernels& k = *weight.kernels;

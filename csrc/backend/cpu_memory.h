@@ -32,6 +32,8 @@ struct CpuKvSide {
 
 struct CpuKvLayer final : KvLayer {
   CpuKvSide k, v;
+  int32_t head_dim = 0;
+  int32_t n_heads = 0;
 };
 
 size_t cpu_stream_bytes(const cpu::KernelTable& kernels, const StreamShape& shape);

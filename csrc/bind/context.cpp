@@ -119,6 +119,24 @@ std::vector<AdapterUse> uses_of(const PyAdapters& adapters) {
   return uses;
 }
 
+py::bytes save_page(PyContext& self, int32_t sequence, int32_t index, int32_t length) {
+  const std::string bytes = self.exclusive([&] {
+    std::string page(self.context.page_bytes(), '\0');
+    self.context.save_page(sequence, index, length, reinterpret_cast<std::byte*>(page.data()));
+    return page;
+  });
+  return py::bytes(bytes);
+}
+
+void load(PyContext& self, int32_t sequence, const std::vector<int32_t>& tokens,
+          const py::buffer& pages) {
+  const py::buffer_info info = pages.request();
+  if (info.ndim != 1 || info.itemsize != 1 || info.strides[0] != 1)
+    fail(ErrorKind::invalid_argument, "pages must be contiguous bytes");
+  const std::span bytes(static_cast<const std::byte*>(info.ptr), size_t(info.size));
+  self.exclusive([&] { self.context.load(sequence, tokens, bytes); });
+}
+
 }  // namespace
 
 void register_context(py::module_& m) {
@@ -172,6 +190,12 @@ void register_context(py::module_& m) {
           py::arg("sequence"), py::arg("adapters"),
           "The (adapter, scale) pairs that the sequence is evaluated with from now on. A change "
           "forgets all of its tokens; the same pairs again change nothing.")
+      .def(
+          "n_adapters",
+          [](PyContext& c, int32_t sequence) {
+            return c.exclusive([&] { return c.context.adapters(sequence).size(); });
+          },
+          py::arg("sequence"), "How many adapters the sequence is evaluated with.")
       .def_property_readonly("n_ctx", [](PyContext& c) { return c.context.params().n_ctx; })
       .def_property_readonly("n_batch", [](PyContext& c) { return c.context.params().n_batch; })
       .def_property_readonly("n_threads", [](PyContext& c) { return c.context.params().n_threads; })
@@ -204,6 +228,16 @@ void register_context(py::module_& m) {
             c.exclusive([&] { c.context.fork(from, to); });
           },
           py::arg("from_"), py::arg("to"))
+      .def_property_readonly(
+          "kv_layout", [](PyContext& c) { return c.context.kv_layout(); },
+          "How keys and values lie in a page: contexts that agree in it can load each other's.")
+      .def_property_readonly(
+          "page_bytes", [](PyContext& c) { return c.context.page_bytes(); },
+          "Bytes of save_page(). Raises UnsupportedError where layers run on a GPU.")
+      .def("save_page", &save_page, py::arg("sequence"), py::arg("index"), py::arg("length"),
+           "Keys and values of page `index` of the sequence's first `length` tokens.")
+      .def("load", &load, py::arg("sequence"), py::arg("tokens"), py::arg("pages"),
+           "Makes a sequence hold tokens whose pages save_page() gave, one after another.")
       .def(
           "cancel", [](PyContext& c) { c.context.cancel(); },
           "Stops the evaluation that runs, or else the next one. Any thread may call it.");

@@ -56,6 +56,10 @@ void register_model(py::module_& m) {
       .def_property_readonly(
           "n_gpu_layers", [](const Model& m) { return m.config().n_layers + 1 - m.n_cpu_layers(); },
           "how many run on the GPU, counted from the end; the head is one")
+      .def_property_readonly("repack", [](const Model& m) { return repack_name(m.repack()); })
+      .def(
+          "identity", [](const Model& m) { return py::bytes(m.files().identity()); },
+          "What tells the model from others: its file's header and some bytes of every tensor.")
       .def_property_readonly("vocab_only", &Model::vocab_only)
       .def_property_readonly("n_params", &Model::n_params)
       .def_property_readonly("n_bytes", &Model::n_bytes);

@@ -1,5 +1,6 @@
 #include "cache/kv_cache.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -91,6 +92,32 @@ void KvCache::fork(int32_t from, int32_t to) {
   trim(to, 0);
   for (int32_t page : source.pages) ++uses_[size_t(page)];
   at(to) = source;
+}
+
+size_t KvCache::page_bytes() const {
+  size_t n = 0;
+  for (size_t i = 0; i < layers_.size(); ++i) n += backends_[i]->page_bytes(*layers_[i]);
+  return n;
+}
+
+void KvCache::read_page(int32_t sequence, int32_t index, int32_t length, std::byte* out) const {
+  const Sequence& s = at(sequence);
+  if (length > s.length || index < 0 || int64_t(index) * page_tokens_ >= length)
+    fail(ErrorKind::invalid_argument, "page ", index, " of the first ", length,
+         " tokens does not exist: sequence ", sequence, " has ", s.length);
+  const int32_t n = std::min(length - index * page_tokens_, page_tokens_);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    backends_[i]->read_page(*layers_[i], s.pages[size_t(index)], n, out);
+    out += backends_[i]->page_bytes(*layers_[i]);
+  }
+}
+
+void KvCache::write_page(int32_t sequence, int32_t index, const std::byte* bytes) {
+  const int32_t page = at(sequence).pages[size_t(index)];
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    backends_[i]->write_page(*layers_[i], page, bytes);
+    bytes += backends_[i]->page_bytes(*layers_[i]);
+  }
 }
 
 }  // namespace pyllamacpp

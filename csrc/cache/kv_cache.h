@@ -2,6 +2,7 @@
 // share a prefix share its pages, and a shared page is copied before it is written.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -24,6 +25,13 @@ class KvCache {
   int32_t pages_to_append(int32_t sequence, int32_t n) const;
   int32_t length(int32_t sequence) const { return at(sequence).length; }
   const int32_t* pages(int32_t sequence) const { return at(sequence).pages.data(); }
+  // One page of all layers as bytes; see Backend.
+  size_t page_bytes() const;
+  // Of the page with tokens [index * page_tokens, ...) of a sequence; those from `length` on count
+  // as not there. `out`: [page_bytes()].
+  void read_page(int32_t sequence, int32_t index, int32_t length, std::byte* out) const;
+  // The page is the sequence's own: append() gave it.
+  void write_page(int32_t sequence, int32_t index, const std::byte* bytes);
   KvLayer& layer(int32_t i) { return *layers_[size_t(i)]; }
 
   // Makes room for n more tokens, whose pages are then this sequence's own. Throws

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <string>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -86,6 +88,24 @@ const TensorInfo* GgufSet::find_tensor(std::string_view name) const {
 
 void GgufSet::require_unchanged() const {
   for (const GgufFile& file : parts_) file.map()->require_unchanged();
+}
+
+std::string GgufSet::identity() const {
+  constexpr size_t kSample = 256;
+  const std::span<const std::byte> file = first().map()->bytes();
+  uint64_t header = file.size();
+  for (const TensorInfo& t : first().tensors()) header = std::min(header, t.offset);
+  const auto chars = [](std::span<const std::byte> bytes) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  std::string all(chars(file.first(size_t(header))));
+  for (const TensorInfo& t : tensors_) {
+    all.append(t.name).append(" ").append(traits(t.type).name);
+    for (const uint64_t n : t.shape) all.append(" ").append(std::to_string(n));
+    const size_t n = std::min(kSample, t.data.size());
+    all.append("\n").append(chars(t.data.subspan((t.data.size() - n) / 2, n)));
+  }
+  return all;
 }
 
 void GgufSet::release(std::span<const std::byte> data) const {

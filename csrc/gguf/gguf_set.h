@@ -23,6 +23,9 @@ class GgufSet {
   const std::string& name() const { return first().name(); }
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // file after file
   const TensorInfo* find_tensor(std::string_view name) const;          // nullptr: absent
+  // What tells the model from others: the first file's header, and of every tensor its name, type,
+  // shape and bytes from its middle.
+  std::string identity() const;
   // Throws Error(io) if a file was shortened or written to since; see MappedFile.
   void require_unchanged() const;
   // Tells the system that these bytes of a tensor are no longer needed in memory.

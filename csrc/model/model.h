@@ -35,6 +35,7 @@ class Model {
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   bool vocab_only() const { return !cpu_; }
+  Repack repack() const { return repack_; }
   uint64_t n_params() const;
   uint64_t n_bytes() const;  // of all tensors, as stored
 
@@ -51,6 +52,7 @@ class Model {
   void load_weights(const std::function<bool(double)>& progress);
 
   GgufSet files_;
+  Repack repack_;
   ModelConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Backend> cpu_, gpu_;  // gpu_ where layers run there

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -170,18 +172,56 @@ std::span<const float> Context::logits(int32_t output) const {
 }
 
 void Context::check(std::span<const BatchPiece> pieces) const {
-  const int32_t n_vocab = model_->config().n_vocab;
   for (size_t i = 0; i < pieces.size(); ++i) {
     cache_.length(pieces[i].sequence);
     for (size_t j = 0; j < i; ++j)
       if (pieces[j].sequence == pieces[i].sequence)
         fail(ErrorKind::invalid_argument, "sequence ", pieces[i].sequence,
              " is in the batch more than once");
-    for (int32_t token : pieces[i].tokens)
-      if (token < 0 || token >= n_vocab)
-        fail(ErrorKind::invalid_argument, "token ", token, " is outside the vocabulary of ",
-             n_vocab);
+    check(pieces[i].tokens);
   }
+}
+
+void Context::check(std::span<const int32_t> tokens) const {
+  const int32_t n_vocab = model_->config().n_vocab;
+  for (int32_t token : tokens)
+    if (token < 0 || token >= n_vocab)
+      fail(ErrorKind::invalid_argument, "token ", token, " is outside the vocabulary of ", n_vocab);
+}
+
+std::string Context::kv_layout() const {
+  const ModelConfig& c = model_->config();
+  const RopeScaling& rope = c.rope.scaling;
+  const bool is_long =
+      rope.kind == RopeScaling::Kind::longrope && params_.n_ctx > rope.original_context;
+  std::ostringstream words;
+  words << "keys " << traits(params_.type_k).name << ", values " << traits(params_.type_v).name
+        << ", pages of " << model_->backend(0).kv_page_tokens() << " tokens, " << c.n_kv_heads
+        << " heads of " << c.head_dim << ", " << std::min(c.n_layers, model_->n_cpu_layers())
+        << " of " << c.n_layers << " layers on the CPU" << (is_long ? ", long rotation" : "");
+  return words.str();
+}
+
+void Context::load(int32_t sequence, std::span<const int32_t> tokens,
+                   std::span<const std::byte> pages) {
+  check(tokens);
+  if (!adapters(sequence).empty())
+    fail(ErrorKind::invalid_argument, "sequence ", sequence, " uses adapters; pages have none");
+  const size_t page_tokens = size_t(model_->backend(0).kv_page_tokens()), n_bytes = page_bytes();
+  const size_t n_pages = (tokens.size() + page_tokens - 1) / page_tokens;
+  if (pages.size() != n_pages * n_bytes)
+    fail(ErrorKind::invalid_argument, tokens.size(), " tokens have ", n_pages, " pages of ",
+         n_bytes, " bytes, found ", pages.size(), " bytes");
+  std::vector<int32_t>& held = tokens_[size_t(sequence)];
+  const auto most = std::ptrdiff_t(std::min(held.size(), tokens.size()));
+  const size_t n_same =
+      size_t(std::mismatch(held.begin(), held.begin() + most, tokens.begin()).first - held.begin());
+  const size_t first = n_same / page_tokens;
+  trim(sequence, int32_t(first * page_tokens));
+  cache_.append(sequence, int32_t(tokens.size() - first * page_tokens));
+  for (size_t i = first; i < n_pages; ++i)
+    cache_.write_page(sequence, int32_t(i), pages.data() + i * n_bytes);
+  held.assign(tokens.begin(), tokens.end());
 }
 
 bool Context::cancelled() { return cancel_requested_.exchange(false) || (poll_ && poll_()); }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -96,6 +97,21 @@ class Context {
   // Makes `to` (whatever it held) equal to `from`, adapters included, sharing its pages.
   void fork(int32_t from, int32_t to);
 
+  // How keys and values lie in save_page(), in words: sequences of contexts that agree in this, of
+  // models that are the same, hold the same bytes for the same tokens.
+  std::string kv_layout() const;
+  size_t page_bytes() const { return cache_.page_bytes(); }
+  // Page `index` of the first `length` tokens of a sequence; the bytes depend on these tokens
+  // alone. `out`: [page_bytes()]. Throws Error(unsupported) where layers run on a GPU.
+  void save_page(int32_t sequence, int32_t index, int32_t length, std::byte* out) const {
+    cache_.read_page(sequence, index, length, out);
+  }
+  // Makes a sequence hold `tokens`, with `pages` [pages of them][page_bytes()] as save_page() gave
+  // them; whole pages that it holds of these tokens stay. Throws Error(invalid_argument) for a
+  // token or a size that does not fit, Error(context_full) when there is no room; the sequence may
+  // have lost tokens then. For a sequence without adapters.
+  void load(int32_t sequence, std::span<const int32_t> tokens, std::span<const std::byte> pages);
+
   // Stops the decode that runs now, or else the next one, within one layer. Any thread may call it.
   void cancel() { cancel_requested_ = true; }
   // Asked between layers, on the thread that calls decode; true cancels.
@@ -110,6 +126,7 @@ class Context {
 
  private:
   void check(std::span<const BatchPiece> pieces) const;
+  void check(std::span<const int32_t> tokens) const;
   size_t width(Result result) const;  // floats of one
   void evaluate(std::span<const BatchPiece> pieces, Result result);
   void run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before, Result result);

@@ -1,7 +1,9 @@
 // The paged KV cache over a backend that only remembers: what a sequence wrote is what it finds,
 // pages are copied only when they are shared and about to be written, and none is ever lost.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <random>
@@ -45,6 +47,16 @@ struct FakeBackend : Backend {
     copies.push_back({from, to});
     std::vector<int32_t>& tokens = static_cast<FakeKv&>(kv).tokens;
     std::copy_n(tokens.begin() + from * kPage, kPage, tokens.begin() + to * kPage);
+  }
+  size_t page_bytes(const KvLayer&) const override { return kPage * sizeof(int32_t); }
+  void read_page(const KvLayer& kv, int32_t page, int32_t n_tokens, std::byte* out) override {
+    std::vector<int32_t> tokens(kPage, 0);
+    std::copy_n(static_cast<const FakeKv&>(kv).tokens.begin() + page * kPage, n_tokens,
+                tokens.begin());
+    std::memcpy(out, tokens.data(), page_bytes(kv));
+  }
+  void write_page(KvLayer& kv, int32_t page, const std::byte* bytes) override {
+    std::memcpy(static_cast<FakeKv&>(kv).tokens.data() + page * kPage, bytes, page_bytes(kv));
   }
   int64_t n_pages = 0;
   std::vector<std::pair<int32_t, int32_t>> copies;

@@ -87,6 +87,10 @@ class VulkanBackend final : public Backend {
 
   void finish_loading() override { pool_.reset(); }
 
+  size_t page_bytes(const KvLayer&) const override { refuse_pages(); }
+  void read_page(const KvLayer&, int32_t, int32_t, std::byte*) override { refuse_pages(); }
+  void write_page(KvLayer&, int32_t, const std::byte*) override { refuse_pages(); }
+
   int32_t kv_page_tokens() const override { return kPageTokens; }
 
   bool supports_kv(DType type, int32_t head_dim) const override {
@@ -130,6 +134,11 @@ class VulkanBackend final : public Backend {
   }
 
  private:
+  [[noreturn]] static void refuse_pages() {
+    fail(ErrorKind::unsupported,
+         "keys and values that a GPU holds cannot be saved or loaded; layers on the CPU can");
+  }
+
   // Of one head, of keys or values.
   static uint64_t page_bytes(const KvShape& shape) {
     return uint64_t(kPageTokens) * uint64_t(shape.head_dim) * 2;
