@@ -17,6 +17,6 @@ def require_packages() -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise NotEnabledError(
-            f"the server needs {', '.join(missing)}: run pip install 'pyllamacpp[server]', in a "
-            "checkout pip install '.[server]'"
+            f"the server needs {', '.join(missing)}: run pip install '.[server]' in the checkout, "
+            f"or pip install {' '.join(missing).replace('_', '-')}"
         )

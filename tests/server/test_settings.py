@@ -1,11 +1,14 @@
 """Where settings come from, and several models of a file."""
 
+import importlib.util
 import json
 import urllib.request
 
 import pytest
 
 from pyllamacpp import InvalidArgumentError
+from pyllamacpp.errors import NotEnabledError
+from pyllamacpp.server import require_packages
 from pyllamacpp.server.settings import as_toml, read_settings
 
 
@@ -49,3 +52,12 @@ def test_models_are_loaded_on_demand_and_closed_for_others(
                 return {slot["model"] for slot in json.load(answer)}
 
         assert [slot_models(name) for name in "aba"] == [{"a"}, {"b"}, {"a"}]
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name)
+    )
+    with pytest.raises(NotEnabledError, match=r"needs uvicorn: run pip install '\.\[server\]'"):
+        require_packages()
