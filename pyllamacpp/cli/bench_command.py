@@ -111,13 +111,13 @@ def command(
     loaded = _core.Model(str(path), n_threads=threads or 0, repack=repack)
 
     # numpy is imported with it, after the usage errors.
-    from ..eval.bench import Bench, run
+    from ..eval.bench import Bench, probe_bytes, run
 
     bench = Bench(
         loaded,
         n_ctx=max(depths) + max(prompts + generations) + 1,
         n_threads=threads or 0,
-        probe_bytes=min(1 << 30, max(1 << 26, _core.available_memory() // 4)),
+        probe_bytes=probe_bytes(),
         n_batch=batch,
         type_k=type_k,
         type_v=type_v,

@@ -61,6 +61,28 @@ class Work:
     kv_bytes: float
     attention_ops: float
 
+    def prompt_ops(self, n: int, depth: int, window: int) -> tuple[float, float]:
+        """int8 and float32 operations per token of a prompt of n after `depth` others."""
+        # The output matrix is needed for one token of n.
+        int8_ops = self.int8_ops - self.head_int8_ops * (1 - 1 / n)
+        attention_ops = self.attention_ops * _mean_keys(n, depth + 1, window)
+        float_ops = self.float_ops - self.head_float_ops * (1 - 1 / n) + attention_ops
+        return int8_ops, float_ops
+
+    def prompt_seconds(self, limits: Limits, n: int, depth: int, window: int) -> float:
+        """What n tokens of a prompt take at the machine's limits."""
+        int8_ops, float_ops = self.prompt_ops(n, depth, window)
+        return n * (int8_ops / limits.int8_ops + float_ops / limits.float_ops)
+
+    def token_bytes(self, n: int, depth: int, window: int) -> float:
+        """Bytes read per token of n that are generated after `depth` others."""
+        return self.weight_bytes + self.kv_bytes * _mean_keys(n, depth, window)
+
+
+def _mean_keys(n: int, first: int, window: int) -> float:
+    """Keys that each of n tokens sees, the first one `first`, a sliding window (0: none) given."""
+    return sum(min(first + i, window or first + i) for i in range(n)) / n
+
 
 @dataclass(frozen=True)
 class Result:
@@ -85,6 +107,17 @@ class Result:
     def rate(self) -> float:
         """Operations or bytes per second."""
         return self.amount * self.tokens_per_s
+
+
+def probe_bytes() -> int:
+    """What the bandwidth probe reads: far more than caches hold, within the memory there is."""
+    return min(1 << 30, max(1 << 26, _core.available_memory() // 4))
+
+
+def measure_limits(probe: _core.CpuLimitProbe) -> Limits:
+    """What the machine can do now."""
+    limits = probe.measure()
+    return Limits(limits.bytes_per_second, limits.int_ops_per_second, limits.float_ops_per_second)
 
 
 def work_of(model: _core.Model, type_k: str, type_v: str) -> Work:
@@ -161,14 +194,9 @@ class Bench:
             return time.perf_counter() - start
 
         seconds, limits = self._measure(once, n_reps)
-        w = self.work
-        # Per token, the output matrix being needed for one of n.
-        int8_ops = w.int8_ops - w.head_int8_ops * (1 - 1 / n)
-        n_keys = sum(self._visible(depth + i + 1) for i in range(n)) / n
-        attention_ops = w.attention_ops * n_keys
-        float_ops = w.float_ops - w.head_float_ops * (1 - 1 / n) + attention_ops
-        ops = int8_ops + float_ops
-        limit_seconds = int8_ops / limits.int8_ops + float_ops / limits.float_ops
+        window = self.model.config.window
+        ops = sum(self.work.prompt_ops(n, depth, window))
+        limit_seconds = self.work.prompt_seconds(limits, n, depth, window) / n
         return self._result(_name("pp", n, depth), n, seconds, ops, limit_seconds, limits)
 
     def generate(self, n: int, depth: int = 0, n_reps: int = 5) -> Result:
@@ -191,8 +219,7 @@ class Bench:
             return time.perf_counter() - start
 
         seconds, limits = self._measure(once, n_reps)
-        n_keys = sum(self._visible(depth + i) for i in range(n)) / n
-        n_bytes = self.work.weight_bytes + self.work.kv_bytes * n_keys
+        n_bytes = self.work.token_bytes(n, depth, self.model.config.window)
         limit_seconds = n_bytes / limits.read_bytes
         return self._result(_name("tg", n, depth), n, seconds, n_bytes, limit_seconds, limits)
 
@@ -202,24 +229,13 @@ class Bench:
                 f"the test needs {n_tokens} tokens of context, there are {self.context.n_ctx}"
             )
 
-    def _visible(self, n: int) -> int:
-        """Of n tokens in the cache, how many a sliding window leaves to see."""
-        window = self.model.config.window
-        return min(n, window) if window else n
-
     def _measure(self, once: Callable[[], float], n_reps: int) -> tuple[list[float], Limits]:
         if not self._warm:
             once()
             self._warm = True
-        before = self._limits()
+        before = measure_limits(self._probe)
         seconds = [once() for _ in range(n_reps)]
-        return seconds, before.best(self._limits())
-
-    def _limits(self) -> Limits:
-        limits = self._probe.measure()
-        return Limits(
-            limits.bytes_per_second, limits.int_ops_per_second, limits.float_ops_per_second
-        )
+        return seconds, before.best(measure_limits(self._probe))
 
     def _fill(self, n: int) -> list[int]:
         """An empty cache, then n tokens in it."""

@@ -1,33 +1,59 @@
 """The chat in a terminal: a real pseudo-terminal, real keys."""
 
+import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
+import pyte
 import pytest
 
 TIMEOUT = 120
+TAKEN = r"\x1b\[\?2004l"
+READY = r"\x1b\[\?2004h"  # the editor waits for a line, and takes pastes whole
 LONG = "Write a very long story about the sea."
 FRANCE = "Name the capital city of France."
 ENGLISH = Path(__file__).parents[1] / "data" / "english.txt"
+COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;5;\d+)m")
 
 Start = Callable[..., pexpect.spawn]
 
 
 @pytest.fixture
-def start(command_path: str, default_model: Path) -> Iterator[Start]:
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Without what a user has saved, and with a terminal that answers no question of its own."""
+    without = {
+        key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")
+    }
+    data = {"PYLLAMACPP_DATA": str(tmp_path / "data"), "PROMPT_TOOLKIT_NO_CPR": "1"}
+    return {**without, **data, "TERM": "xterm"}
+
+
+@pytest.fixture
+def start(
+    command_path: str, default_model: Path, environment: dict[str, str], tmp_path: Path
+) -> Iterator[Start]:
     """Starts a chat and waits for its first prompt."""
     children = []
 
-    def spawn(*args: str) -> pexpect.spawn:
+    def spawn(*args: str, width: int = 200, **variables: str) -> pexpect.spawn:
         command = ["chat", "-m", str(default_model), "--temp", "0", *args]
         child = pexpect.spawn(
-            command_path, command, encoding="utf-8", timeout=TIMEOUT, dimensions=(50, 200)
+            command_path,
+            command,
+            encoding="utf-8",
+            timeout=TIMEOUT,
+            dimensions=(50, width),
+            env={**environment, **variables},
+            cwd=str(tmp_path),
         )
         child.logfile_read = sys.stdout  # shown when a test fails
         children.append(child)
-        child.expect("> ")
+        child.expect(READY)
         return child
 
     yield spawn
@@ -35,99 +61,223 @@ def start(command_path: str, default_model: Path) -> Iterator[Start]:
         child.close(force=True)
 
 
-def ask(chat: pexpect.spawn, line: str) -> None:
-    """Types a line and waits until the chat has taken it."""
-    chat.sendline(line)
-    chat.expect_exact(line)
-    chat.expect("\n")
+def send(chat: pexpect.spawn, line: str, *answers: str) -> None:
+    """Types a line, waits for what must be shown, and for the next prompt."""
+    chat.send(line + "\r")
+    for answer in answers:
+        chat.expect(answer)
+    chat.expect(READY)
 
 
 def leave(chat: pexpect.spawn) -> None:
     chat.sendeof()
-    expect_exit(chat)
-
-
-def expect_exit(chat: pexpect.spawn) -> None:
     chat.expect(pexpect.EOF)
     chat.wait()
     assert chat.exitstatus == 0
 
 
-def test_questions_and_answers(start: Start) -> None:
-    chat = start()
-    for question, answer in ((FRANCE, "Paris"), ("Name the capital city of Italy.", "Rome")):
-        ask(chat, question)
-        chat.expect(answer)
-        chat.expect("> ")
-    leave(chat)
+def test_questions_and_commands(start: Start, tmp_path: Path) -> None:
+    chat = start("-n", "24")
+    send(chat, "/regen", "nothing was asked yet")
+    send(chat, "/stats", "no answer to measure yet")
+    send(chat, FRANCE, "is Paris")
+    send(chat, "Name the capital city of Italy.", "is Rome")
+    send(chat, "/tokens", r"\d+ of 4096 tokens")
+    send(chat, "/tokens Paris", "1 tokens")
+    send(chat, "/undo", "taken back.*Italy")
+    send(chat, "/regen", "is Paris")
+    send(chat, "/edit Name the capital city of Italy.", "is Rome")
+    send(chat, "/stats", r"prompt \d+ tokens.*answer \d+ tokens, [\d.]+ tokens/s \(\d+% of")
+    send(chat, "/save trip", "saved as trip")
+    send(chat, "/export trip.md", "written")
+    send(chat, "/export trip.json", "written")
+    send(chat, "/export trip.json", "cannot write trip.json: File exists")
+    send(chat, "/export trip.doc", r"must end in .md or .json")
+    (tmp_path / "town.txt").write_text("The town of Oz has nine gates.")
+    send(chat, "/read town.txt", r"town.txt, \d+ tokens, goes before your next question")
+    send(chat, "/read nowhere.txt", "cannot read nowhere.txt")
+    send(chat, "How many gates are there?", "nine")
+    send(chat, "/undo", "taken back")
+    send(chat, "/save branch", "saved as branch")
+    send(chat, "/save branch", "saved as branch")
+    send(chat, "/save trip", "there is a conversation trip already")
+    send(chat, "/save ../x", "is not a name")
+    send(chat, "/clear", "a new conversation")
+    send(chat, "/tokens", "0 of 4096")
+    send(chat, "/load", "saved: branch, last, trip")
+    send(chat, "/load nowhere", "there is no conversation 'nowhere'")
+    send(chat, "/load trip", "trip: 1 questions and answers", "Italy", "Rome")
+    send(chat, "/system You are a pirate.", "system message: You are a pirate")
+    send(chat, "/system off", "the model's own")
+    send(chat, "/set temperature hot", "temperature must be a number, found 'hot'")
+    send(chat, "/set top_p 2", "top_p")
+    send(chat, "/set warmth 2", "there is no setting warmth")
+    send(chat, "/set max_tokens 3", "max_tokens is 3")
+    send(chat, "/set", "temperature 0.0", "max_tokens 3")
+    send(chat, LONG, r"cut at 3 tokens")
+    send(chat, "/model", "context 4096 tokens")
+    send(chat, "/model /no/such.gguf", "there is no file /no/such.gguf")
+    send(chat, "/nonsense", "there is no command /nonsense; /help lists them")
+    send(chat, "/clear now", "/clear takes nothing")
+    send(chat, "/help", "/regen", "Ctrl-D leaves")
+    chat.send("/exit\r")
+    chat.expect(pexpect.EOF)
+    chat.wait()
+    assert chat.exitstatus == 0
+    exported = json.loads((tmp_path / "trip.json").read_text())
+    assert [m["role"] for m in exported] == ["user", "assistant"]
+    assert exported[0]["content"] == "Name the capital city of Italy."
+    assert "Rome" in exported[1]["content"]
+    page = (tmp_path / "trip.md").read_text()
+    assert page.startswith("## User\n\nName the capital city of Italy.\n\n## Assistant\n\n")
+    saved = json.loads((tmp_path / "data" / "conversations" / "trip.json").read_text())
+    assert (saved["format"], saved["version"]) == ("pyllamacpp-conversation", 1)
+    assert saved["messages"] == exported
 
 
-def test_ctrl_c_during_an_answer_leaves_the_chat_usable(start: Start) -> None:
-    chat = start()
-    ask(chat, LONG)
-    chat.expect("[a-z]{3}")
-    chat.sendintr()
-    chat.expect("stopped")
-    chat.expect("> ")
-    ask(chat, "/clear")
-    chat.expect("new conversation")
-    chat.expect("> ")
-    ask(chat, FRANCE)
-    chat.expect("Paris")
-    chat.expect("> ")
-    leave(chat)
-
-
-def test_ctrl_c_during_the_prompt_leaves_the_chat_usable(start: Start) -> None:
-    # Thousands of tokens stand before the question: the interrupt arrives among them.
-    chat = start("--system", ENGLISH.read_text("utf-8")[:12000], "-n", "4")
-    ask(chat, FRANCE)
-    chat.sendintr()
-    chat.expect("stopped")
-    chat.expect("> ")
-    ask(chat, FRANCE)
-    chat.expect(r"\w+")
-    chat.expect("> ")
-    leave(chat)
-
-
-def test_ctrl_c_at_the_prompt_clears_then_leaves(start: Start) -> None:
-    chat = start()
+def test_keys(start: Start, tmp_path: Path) -> None:
+    chat = start("-n", "12")
     chat.send("half a line")
     chat.expect("half a line")
     chat.sendintr()
-    chat.expect("> ")
-    ask(chat, "/help")
-    chat.expect("/clear")
-    chat.expect("> ")
-    chat.sendintr()
-    chat.expect("> ")
-    chat.sendintr()
-    expect_exit(chat)
-
-
-def test_commands(start: Start) -> None:
-    chat = start()
-    ask(chat, "/nonsense")
-    chat.expect("there is no command /nonsense")
-    chat.expect("> ")
-    chat.sendline("")
-    chat.expect("> ")
-    ask(chat, "/exit")
-    expect_exit(chat)
-
-
-def test_a_full_context_is_announced(start: Start) -> None:
-    chat = start("-c", "80")
-    ask(chat, LONG)
-    chat.expect("context of 80 tokens is full")
-    chat.expect("> ")
-    ask(chat, LONG)
-    chat.expect("exceed context window of 80: the question does not fit any more")
-    chat.expect("> ")
-    ask(chat, "/clear")
-    chat.expect("> ")
-    ask(chat, FRANCE)
+    chat.expect(READY)
+    send(chat, "/tok\t", "of 4096 tokens")  # completed
+    chat.send("Name the capital city\\\rof France.\x1b\rBe brief.\r")
     chat.expect("Paris")
-    chat.expect("> ")
+    chat.expect(READY)
+    chat.send("\x1b[200~Name the capital\ncity of Italy.\x1b[201~")
+    chat.expect("Italy")
+    chat.send("\r")
+    chat.expect("Rome")
+    chat.expect(READY)
+    chat.send("/edit\r")
+    chat.expect("Ctrl-C leaves all as it was")
+    chat.expect("Italy")
+    chat.send("\x7f" * 6 + "Spain.\r")
+    chat.expect("Madrid")
+    chat.expect(READY)
     leave(chat)
+    last = json.loads((tmp_path / "data" / "conversations" / "last.json").read_text())
+    assert [m["content"] for m in last["messages"][::2]] == [
+        "Name the capital city\nof France.\nBe brief.",
+        "Name the capital\ncity of Spain.",
+    ]
+    again = start("--resume", "last", "-n", "12")
+    again.send("\x12brief")  # Ctrl-R
+    again.expect("I-search backward: .*brief")
+    again.send("\r\r")
+    again.expect("Paris")
+    again.expect(READY)
+    leave(again)
+
+
+def test_ctrl_c_stops_an_answer(start: Start, tmp_path: Path) -> None:
+    # Thousands of tokens stand before the question: the first interrupt arrives among them.
+    chat = start("--system", ENGLISH.read_text("utf-8")[:9000])
+    chat.send(FRANCE + "\r")
+    chat.expect(TAKEN)
+    chat.sendintr()
+    chat.expect("stopped before the first word: the question is not kept")
+    chat.expect(READY)
+    send(chat, "/system off", "own")
+    chat.send(LONG + "\r")
+    chat.expect(TAKEN)
+    chat.expect("[a-z]{3}")
+    chat.sendintr()
+    chat.expect("stopped; what was said so far stays")
+    chat.expect(READY)
+    leave(chat)
+    last = json.loads((tmp_path / "data" / "conversations" / "last.json").read_text())
+    assert last["messages"][0]["content"] == LONG
+    assert last["messages"][1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ("stop", "context of 80 tokens is full: the answer was cut"),
+        ("error", "the text has filled the context of 80 tokens"),
+        ("shift", "context of 80 tokens is full: the older half was dropped"),
+    ],
+)
+def test_a_full_context_is_announced(start: Start, policy: str, sentence: str) -> None:
+    chat = start("-c", "80", "--when-full", policy, "-n", "90")
+    send(chat, LONG, sentence)
+    if policy == "stop":
+        send(chat, LONG, "the question does not fit any more")
+    if policy == "shift":
+        send(chat, FRANCE, "the oldest 2 messages .* were dropped from what the model sees")
+    if policy == "error":
+        send(chat, "/tokens", "0 of 80 tokens")
+    leave(chat)
+
+
+MARKDOWN = "# Title\n\nSome **bold** words and more of them, to fill a line or two.\n\n"
+MARKDOWN += "```python\ndef f():\n    return 1\n```\n\n- one\n- two\n"
+
+
+def test_markdown_settles(start: Start, tmp_path: Path) -> None:
+    """What stands in the terminal after an answer is drawn is the text without its marks."""
+    folder = tmp_path / "data" / "conversations"
+    folder.mkdir(parents=True)
+    said = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": MARKDOWN + "\x1b]0;"},
+    ]
+    saved = {"format": "pyllamacpp-conversation", "version": 1, "model": "m", "system": None}
+    (folder / "page.json").write_text(json.dumps({**saved, "messages": said}))
+    for width, variables in ((40, {}), (40, {"NO_COLOR": "1"})):
+        chat = start("-n", "4", "--resume", "page", width=width, **variables)
+        shown = chat.before
+        leave(chat)
+        screen = pyte.Screen(width, 50)
+        pyte.Stream(screen).feed(shown)
+        text = "\n".join(line.rstrip() for line in screen.display)
+        assert "Title" in text
+        assert "# Title" not in text
+        assert "**" not in text
+        assert "```" not in text
+        assert "def f():" in text
+        assert "• one" in text
+        assert "␛]0;" in text  # no answer steers the terminal
+        assert bool(COLOUR.search(shown)) == (not variables)
+
+
+def test_no_answer_is_drawn_twice(start: Start, llm) -> None:
+    question = [{"role": "user", "content": "Name three colors, as a list."}]
+    answer = llm.create_chat_completion(question, temperature=0, max_tokens=60)
+    words = re.findall(r"\w+", answer["choices"][0]["message"]["content"])
+    chat = start("-n", "60", width=40)
+    screen = pyte.Screen(40, 50)
+    chat.send(question[0]["content"] + "\r")
+    chat.expect(READY)
+    pyte.Stream(screen).feed(chat.before)
+    shown = re.findall(r"\w+", "\n".join(screen.display))
+    leave(chat)
+    assert [w for w in shown if w in words][-len(words) :] == words
+
+
+def test_pipes_get_plain_text(
+    command_path: str, default_model: Path, environment: dict[str, str]
+) -> None:
+    args = [command_path, "chat", "-m", str(default_model), "--temp", "0", "-n", "20"]
+
+    def run(*more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*args, *more],
+            input=FRANCE,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+
+    plain = run("--stats")
+    assert "Paris" in plain.stdout
+    assert "\x1b" not in plain.stdout + plain.stderr
+    assert re.search(r"answer \d+ tokens, [\d.]+ tokens/s \(\d+% of", plain.stderr)
+    found = json.loads(run("--json").stdout)
+    assert found["text"] + "\n" == plain.stdout
+    assert found["finish_reason"] == "stop"
+    assert found["prompt_tokens"] > found["completion_tokens"] > 1
+    assert found["completion_tokens_per_s"] > 0

@@ -1,0 +1,1 @@
+"""The chat program: conversation (no terminal), store, commands, screen, keyboard, and the loop."""
