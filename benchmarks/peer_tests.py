@@ -45,7 +45,7 @@ NOT_PASSING: dict[str, str] = {
     "test_real_model": "the C interface, which this package has not",
     "test_real_llama_embeddings": "a model of the hub that is not a LLaMA",
     "test_mistral_instruct": "formats are known by name, not as functions format_NAME",
-    "test_hf_tokenizer_config_str_to_chat_formatter": "expects an empty answer, closed by </s>, after the text",
+    "test_hf_tokenizer_config_str_to_chat_formatter": "expects an empty answer closed by </s>",
 }
 # What the tests import beside the package: the parts of the C interface are not there, and of
 # scipy one function is wanted.
