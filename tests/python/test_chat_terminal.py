@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -176,6 +177,7 @@ def test_ctrl_c_stops_an_answer(start: Start, tmp_path: Path) -> None:
     chat = start("--system", ENGLISH.read_text("utf-8")[:9000])
     chat.send(FRANCE + "\r")
     chat.expect(TAKEN)
+    time.sleep(1)  # the editor gives the line out a moment after; until then Ctrl-C is its own
     chat.sendintr()
     chat.expect("stopped before the first word: the question is not kept")
     chat.expect(READY)

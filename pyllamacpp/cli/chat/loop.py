@@ -65,6 +65,8 @@ class Chat:
         answer = None
         try:
             answer = self.conversation.ask(question, self._screen, instead=instead)
+        except KeyboardInterrupt:  # while the prompt was made: the conversation is as it was
+            pass
         finally:
             self._screen.end(answer)
         if answer is None:
