@@ -70,6 +70,13 @@ def send(chat: pexpect.spawn, line: str, *answers: str) -> None:
     chat.expect(READY)
 
 
+def taken(chat: pexpect.spawn) -> None:
+    """Waits until the editor is closed: Ctrl-C is a signal from then on, not a key."""
+    chat.expect(TAKEN)
+    while not chat.getecho():
+        time.sleep(0.01)
+
+
 def leave(chat: pexpect.spawn) -> None:
     chat.sendeof()
     chat.expect(pexpect.EOF)
@@ -176,14 +183,13 @@ def test_ctrl_c_stops_an_answer(start: Start, tmp_path: Path) -> None:
     # Thousands of tokens stand before the question: the first interrupt arrives among them.
     chat = start("--system", ENGLISH.read_text("utf-8")[:9000])
     chat.send(FRANCE + "\r")
-    chat.expect(TAKEN)
-    time.sleep(1)  # the editor gives the line out a moment after; until then Ctrl-C is its own
+    taken(chat)
     chat.sendintr()
     chat.expect("stopped before the first word: the question is not kept")
     chat.expect(READY)
     send(chat, "/system off", "own")
     chat.send(LONG + "\r")
-    chat.expect(TAKEN)
+    taken(chat)
     chat.expect("[a-z]{3}")
     chat.sendintr()
     chat.expect("stopped; what was said so far stays")

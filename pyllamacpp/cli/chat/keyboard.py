@@ -25,6 +25,7 @@ class Keyboard(Protocol):
     """Reads one question at a time."""
 
     can_edit: bool  # whether `draft` can be offered
+    was_sent: bool  # whether Enter has ended the last read, which Ctrl-C may follow at once
 
     def read(self, draft: str) -> str:
         """The next question or command, which may have several lines; draft: what stands there.
@@ -45,10 +46,12 @@ class Lines:
     """Lines of stdin; stdout is kept for the answers. A backslash at the end goes on."""
 
     can_edit = False
+    was_sent = False
 
     def read(self, draft: str) -> str:  # noqa: ARG002 - nothing can be offered here
         """One question."""
         lines: list[str] = []
+        self.was_sent = False
         while True:
             if sys.stdin.isatty():
                 sys.stderr.write(PROMPT)
@@ -58,6 +61,7 @@ class Lines:
                 raise EOFError
             lines.append(line.rstrip("\n"))
             if not lines[-1].endswith("\\"):
+                self.was_sent = True
                 return "\n".join(lines)
             lines[-1] = lines[-1][:-1]
 
@@ -66,6 +70,7 @@ class Editor:
     """Several lines, history with search, completion; what is pasted is not sent by its lines."""
 
     can_edit = True
+    was_sent = False
 
     def __init__(self, complete: Complete) -> None:
         from prompt_toolkit import PromptSession
@@ -79,34 +84,36 @@ class Editor:
             completer=_completer(complete),
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
-            key_bindings=_keys(),
+            key_bindings=self._keys(),
         )
 
     def read(self, draft: str) -> str:
         """One question."""
-        question: str = self._session.prompt(default=draft)
+        self.was_sent = False
+        # As a signal Ctrl-C comes only when the line is over, and is not for the editor.
+        question: str = self._session.prompt(default=draft, handle_sigint=False)
         return question
 
+    def _keys(self) -> KeyBindings:
+        from prompt_toolkit.filters import is_searching
+        from prompt_toolkit.key_binding import KeyBindings
 
-def _keys() -> KeyBindings:
-    from prompt_toolkit.filters import is_searching
-    from prompt_toolkit.key_binding import KeyBindings
+        def send(event: KeyPressEvent) -> None:
+            buffer = event.current_buffer
+            if buffer.document.text_before_cursor.endswith("\\"):
+                buffer.delete_before_cursor()
+                buffer.newline(copy_margin=False)
+            else:
+                self.was_sent = True
+                buffer.validate_and_handle()
 
-    def send(event: KeyPressEvent) -> None:
-        buffer = event.current_buffer
-        if buffer.document.text_before_cursor.endswith("\\"):
-            buffer.delete_before_cursor()
-            buffer.newline(copy_margin=False)
-        else:
-            buffer.validate_and_handle()
+        def new_line(event: KeyPressEvent) -> None:
+            event.current_buffer.newline(copy_margin=False)
 
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.newline(copy_margin=False)
-
-    keys = KeyBindings()
-    keys.add("enter", filter=~is_searching)(send)
-    keys.add("escape", "enter", filter=~is_searching)(new_line)
-    return keys
+        keys = KeyBindings()
+        keys.add("enter", filter=~is_searching)(send)
+        keys.add("escape", "enter", filter=~is_searching)(new_line)
+        return keys
 
 
 def _history() -> History:

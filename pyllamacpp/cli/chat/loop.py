@@ -16,6 +16,8 @@ from .keyboard import open_keyboard
 from .screen import Screen
 from .speed import Speed
 
+_STOPPED = "stopped before the first word: the question is not kept"
+
 
 class Chat:
     """What commands act on. attached: texts that go before the next question. draft: what stands
@@ -54,7 +56,8 @@ class Chat:
             except EOFError:
                 return
             except KeyboardInterrupt:
-                continue
+                if self.keyboard.was_sent:
+                    status(_STOPPED)
             except (PyllamacppError, OSError, MemoryError, ImportError) as error:
                 status(str(error) or type(error).__name__)
 
@@ -70,7 +73,7 @@ class Chat:
         finally:
             self._screen.end(answer)
         if answer is None:
-            status("stopped before the first word: the question is not kept")
+            status(_STOPPED)
             return
         if not instead:
             self.attached.clear()
