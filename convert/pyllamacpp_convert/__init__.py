@@ -6,6 +6,7 @@
 """
 
 from pyllamacpp_convert.convert import convert, plan_conversion
+from pyllamacpp_convert.merge import merge_lora, plan_merge
 from pyllamacpp_convert.pipeline import Progress
 from pyllamacpp_convert.plan import Plan
 from pyllamacpp_convert.quantize import plan_quantization, quantize_gguf
@@ -14,7 +15,9 @@ __all__ = [
     "Plan",
     "Progress",
     "convert",
+    "merge_lora",
     "plan_conversion",
+    "plan_merge",
     "plan_quantization",
     "quantize_gguf",
 ]

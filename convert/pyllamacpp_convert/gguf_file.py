@@ -97,6 +97,22 @@ class GgufModel:
             return None
         return int(max(values))
 
+    @property
+    def architecture(self) -> str:
+        """What general.architecture says. Raises FormatError where nothing does."""
+        found = self.metadata.get("general.architecture")
+        if found is None or not isinstance(found.value, str):
+            raise FormatError(f"{self.files[0]} states no general.architecture: it is no model")
+        return found.value
+
+    def needed(self, key: str) -> int:
+        """The architecture's number `key`, such as "block_count". Raises FormatError without."""
+        name = f"{self.architecture}.{key}"
+        found = self.number(name)
+        if not found:
+            raise FormatError(f"{self.files[0]} states no {name}: it is no language model")
+        return found
+
 
 def read_gguf(path: Path) -> GgufModel:
     """The header of a GGUF file; of a split model, `path` is the first part.

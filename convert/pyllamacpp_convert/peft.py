@@ -113,7 +113,7 @@ def read_peft(
         scale = _alpha(config_path, config, module) / (
             math.sqrt(rank) if config.get("use_rslora") else rank
         )
-        changes[matrix] = LowRank(_floats(a), _floats(b), scale)
+        changes[matrix] = LowRank(floats_of(a), floats_of(b), scale)
     return changes
 
 
@@ -161,7 +161,8 @@ def _alpha(path: Path, config: dict[str, Any], module: str) -> float:
     return float(alpha)
 
 
-def _floats(rows: Rows) -> Floats:
+def floats_of(rows: Rows) -> Floats:
+    """A whole matrix as float32."""
     n, columns = rows.shape
     stored = np.ascontiguousarray(rows.read(0, n))
     return dequantize(rows.dtype, stored, n * columns).reshape(n, columns)

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import gguf
 import numpy as np
@@ -52,13 +52,27 @@ _EXPECTED_ERROR = {
 }
 
 
+class Addend(Protocol):
+    """What is added to a tensor's weights before they are stored."""
+
+    def add_to(self, floats: Floats, first: int) -> Floats:
+        """The sum with rows [first, first + len(floats)): [rows, columns], float32.
+
+        A row's bits do not depend on which others are asked for with it.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Job:
-    """A tensor to write, where it comes from, and how much each column counts [columns]."""
+    """A tensor to write, where it comes from, how much each column counts [columns], and what is
+    added to the source's weights.
+    """
 
     spec: TensorSpec
     source: Rows
     importance: Floats | None = None
+    addend: Addend | None = None
 
 
 class Progress(NamedTuple):
@@ -206,10 +220,14 @@ def _encode(band: _Band, stored: Stored) -> memoryview:
             f"{job.spec.name}: row {band.first + row}, column {column} is not a finite number: "
             "the checkpoint is damaged; fetch it again"
         )
-    if job.spec.dtype == source.dtype:
+    if job.spec.dtype == source.dtype and job.addend is None:
         return np.ascontiguousarray(stored).data.cast("B")
     if floats is None:
         floats = _floats(source, stored)
+    if job.addend is not None:
+        floats = job.addend.add_to(floats, band.first)
+        if not _all_finite(floats):
+            raise FormatError(f"{job.spec.name}: the sum with what is added is not finite")
     return quantize(job.spec.dtype, floats, job.importance).data.cast("B")
 
 
@@ -261,6 +279,8 @@ def _read_back(job: Job, writer: GgufStreamWriter, *, whole: bool) -> None:
     error, energy = np.zeros(len(weights)), np.zeros(len(weights))
     for first, last in bands:
         expected = _floats(job.source, job.source.read(first, last))
+        if job.addend is not None:
+            expected = job.addend.add_to(expected, first)
         stored = np.frombuffer(writer.read(spec.name, first, last), np.uint8)
         found = dequantize(spec.dtype, stored, expected.size).reshape(expected.shape)
         for i, weight in enumerate(weights):

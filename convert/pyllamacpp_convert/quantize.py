@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyllamacpp.errors import FormatError, InvalidArgumentError
+from pyllamacpp.errors import InvalidArgumentError
 from pyllamacpp_convert.gguf_file import GgufModel, read_gguf
 from pyllamacpp_convert.importance import read_importance
 from pyllamacpp_convert.metadata import Value
@@ -53,13 +53,13 @@ def plan_quantization(
     file_type = file_type_named(file_type)
     model = read_gguf(Path(source))
     importance = read_importance(Path(imatrix)) if imatrix is not None else None
-    n_heads = _needed(model, "attention.head_count")
+    n_heads = model.needed("attention.head_count")
     dtypes, fallbacks = choose_types(
         file_type,
         [(name, tensor.shape) for name, tensor in model.tensors.items()],
-        n_layers=_needed(model, "block_count"),
+        n_layers=model.needed("block_count"),
         n_heads=n_heads,
-        n_kv_heads=model.number(f"{_architecture(model)}.attention.head_count_kv") or n_heads,
+        n_kv_heads=model.number(f"{model.architecture}.attention.head_count_kv") or n_heads,
         pure=pure,
         tensor_types=tensor_types,
         output_type=output_type,
@@ -82,7 +82,7 @@ def plan_quantization(
             if columns is None and is_quantizable(name, tensor.shape):
                 without.append(name)
         jobs.append(Job(TensorSpec(name, tensor.shape, dtype), tensor, columns))
-    metadata = _metadata(model) | quantization_metadata(file_type, importance)
+    metadata = copied_metadata(model) | quantization_metadata(file_type, importance)
     return QuantizePlan(
         [*model.files, *([importance.path] if importance else [])],
         file_type,
@@ -156,27 +156,13 @@ def quantize_gguf(
     return plan
 
 
-def _architecture(model: GgufModel) -> str:
-    found = model.metadata.get("general.architecture")
-    if found is None or not isinstance(found.value, str):
-        raise FormatError(f"{model.files[0]} states no general.architecture: it is no model")
-    return found.value
-
-
-def _needed(model: GgufModel, key: str) -> int:
-    name = f"{_architecture(model)}.{key}"
-    found = model.number(name)
-    if not found:
-        raise FormatError(f"{model.files[0]} states no {name}: it is no language model")
-    return found
-
-
-def _metadata(model: GgufModel) -> dict[str, Value]:
+def copied_metadata(model: GgufModel) -> dict[str, Value]:
+    """A file's metadata, without what its writer decides."""
     metadata: dict[str, Value] = {
         key: value
         for key, value in model.metadata.items()
         # The gguf package writes no empty arrays.
         if key not in _NOT_COPIED and value.value != []
     }
-    metadata["general.architecture"] = _architecture(model)
+    metadata["general.architecture"] = model.architecture
     return metadata

@@ -20,6 +20,7 @@ _COMMANDS = {
     "generate": "Continue a text.",
     "imatrix": "Measure which weights matter most, for quantize.",
     "inspect": "Show what a GGUF file holds.",
+    "merge-lora": "Write a model with LoRA adapters added to its weights.",
     "models": "List the models that are here or can be fetched.",
     "perplexity": "Measure how well a model predicts a text.",
     "plan": "Show what a model would take of this machine's memory.",
@@ -50,7 +51,7 @@ class ExampleCommand(click.Command):
 
 
 class CommandGroup(click.Group):
-    """Finds the command NAME in the module `pyllamacpp.cli.NAME_command`."""
+    """Finds the command A-NAME in the module `pyllamacpp.cli.a_name_command`."""
 
     def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,7 +69,8 @@ class CommandGroup(click.Group):
         """The command of that name, imported now; None if there is none."""
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f".{cmd_name}_command", __package__)
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f".{name}_command", __package__)
         command = module.command
         assert isinstance(command, click.Command)
         return command
