@@ -11,7 +11,7 @@ from ..runtime import status
 from .store import data_dir
 
 if TYPE_CHECKING:
-    from prompt_toolkit.completion import CompleteEvent, Completion
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -130,22 +130,17 @@ def _history() -> History:
     return FileHistory(str(path))
 
 
-def _completer(complete: Complete) -> CommandCompleter:
-    from prompt_toolkit.completion import Completer
+def _completer(complete: Complete) -> Completer:
+    from prompt_toolkit.completion import Completer, Completion
 
-    # Its base class gives the rest of what the editor asks for.
-    return type("Commands", (CommandCompleter, Completer), {})(complete)  # type: ignore[no-any-return]
+    class Commands(Completer):
+        """Offers what the commands know."""
 
+        def get_completions(
+            self, document: Document, complete_event: CompleteEvent
+        ) -> Iterator[Completion]:
+            del complete_event
+            for text, back in complete(document.text_before_cursor):
+                yield Completion(text, -back)
 
-class CommandCompleter:
-    """Offers what the commands know."""
-
-    def __init__(self, complete: Complete) -> None:
-        self._complete = complete
-
-    def get_completions(self, document: Document, _event: CompleteEvent) -> Iterator[Completion]:
-        """For prompt_toolkit."""
-        from prompt_toolkit.completion import Completion
-
-        for text, back in self._complete(document.text_before_cursor):
-            yield Completion(text, -back)
+    return Commands()
