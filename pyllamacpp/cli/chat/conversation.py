@@ -12,7 +12,6 @@ from ...chat.format import ChatFormat
 from ...engine import Engine
 from ...errors import ContextFullError, InvalidArgumentError
 from ...params import GenerationParams
-from ...stream import Stream
 from ..runtime import with_grammar
 
 Message = dict[str, str]
@@ -176,8 +175,6 @@ class Conversation:
         finally:
             stream.cancel()
         ended = time.perf_counter()
-        if reason == "length":
-            listener.notice(self._length_sentence(stream))
         return Answer(
             text="".join(pieces),
             finish_reason=reason,
@@ -239,9 +236,10 @@ class Conversation:
             f"dropped, {kept}the newer half stay"
         )
 
-    def _length_sentence(self, stream: Stream) -> str:
+    def cut_sentence(self, answer: Answer) -> str:
+        """Why an answer whose finish_reason is "length" ends where it does."""
         limit = self.params.max_tokens
-        if stream.n_generated == limit:
+        if answer.n_tokens == limit:
             return f"the answer was cut at {limit} tokens (-n)"
         n_ctx = self.engine.context.n_ctx
         return f"the context of {n_ctx} tokens is full: the answer was cut (see -c, --when-full)"

@@ -79,8 +79,7 @@ class Chat:
             self.attached.clear()
         if answer.finish_reason == "interrupted":
             status("stopped; what was said so far stays in the conversation")
-        if self.wants_stats:
-            self.show_stats()
+        self._report(answer)
         self._keep_last()
 
     def answer_once(self, question: str) -> None:
@@ -95,6 +94,11 @@ class Chat:
             self._screen.end(answer)
         if answer is None or answer.finish_reason == "interrupted":
             raise KeyboardInterrupt
+        self._report(answer)
+
+    def _report(self, answer: Answer) -> None:
+        if answer.finish_reason == "length":
+            status(self.conversation.cut_sentence(answer))
         if self.wants_stats:
             self.show_stats()
 
