@@ -98,6 +98,18 @@ def test_metas_layouts(
     assert any(f"a context of {expected_ctx} tokens" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize(("layout", "epsilon", "n_ctx"), [("v1", 1e-5, 2048), ("v2", 1e-6, 4096)])
+def test_the_context_is_not_guessed_from_the_norms_epsilon(
+    layout: str, epsilon: float, n_ctx: int, weights: dict[str, Weights], tmp_path: Path
+) -> None:
+    """LLaMA 65B has Llama 2's epsilon and Llama-2-7b-chat LLaMA 1's."""
+    params = PARAMS[layout] | {"norm_eps": epsilon}
+    source = tmp_path / "a"
+    write_meta(source, weights[layout], params, 2, layout)
+    vocabulary(source, layout)
+    assert plan_conversion(source).metadata["llama.context_length"] == n_ctx
+
+
 def test_float_types_keep_every_bit(weights: dict[str, Weights], tmp_path: Path) -> None:
     for layout, dtype in (("v1", "f16"), ("v2", "bf16")):
         source = checkpoint(tmp_path / layout, weights[layout], layout, 2)
