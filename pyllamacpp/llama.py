@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from . import _core
 from .chat.format import ChatFormat
@@ -35,6 +35,7 @@ from .stream import native
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .arguments import ChatArguments, CompletionArguments
     from .chat.structure import Structure
     from .grammar import LlamaGrammar
     from .params import Adapters, LogitsProcessor, MoreArguments, StoppingCriteria, TokenFilter
@@ -50,6 +51,36 @@ class Llama(Session):
 
     _chat: ChatHandler | LlamaChatCompletionHandler | None = None
 
+    @overload
+    def create_completion(
+        self,
+        prompt: Prompts,
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        *,
+        stream: Literal[False] = False,
+        **arguments: Unpack[CompletionArguments],
+    ) -> Completion: ...
+    @overload
+    def create_completion(
+        self,
+        prompt: Prompts,
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        *,
+        stream: Literal[True],
+        **arguments: Unpack[CompletionArguments],
+    ) -> ChunkIterator[CompletionChunk]: ...
+    @overload
+    def create_completion(
+        self,
+        prompt: Prompts,
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        *,
+        stream: bool,
+        **arguments: Unpack[CompletionArguments],
+    ) -> Completion | ChunkIterator[CompletionChunk]: ...
     def create_completion(
         self,
         prompt: Prompts,
@@ -78,7 +109,7 @@ class Llama(Session):
         grammar: LlamaGrammar | str | None = None,
         logit_bias: Mapping[int, float] | None = None,
         **more: Unpack[MoreArguments],
-    ) -> Completion | Iterator[CompletionChunk]:
+    ) -> Completion | ChunkIterator[CompletionChunk]:
         """Continues a text, or several together.
 
         Args:
@@ -111,6 +142,26 @@ class Llama(Session):
 
     __call__ = create_completion
 
+    @overload
+    async def acreate_completion(
+        self,
+        prompt: Prompts,
+        *,
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        stream: Literal[False] = False,
+        **arguments: Unpack[CompletionArguments],
+    ) -> Completion: ...
+    @overload
+    async def acreate_completion(
+        self,
+        prompt: Prompts,
+        *,
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        stream: Literal[True],
+        **arguments: Unpack[CompletionArguments],
+    ) -> AsyncIterator[CompletionChunk]: ...
     async def acreate_completion(
         self, prompt: Prompts, **arguments: Any
     ) -> Completion | AsyncIterator[CompletionChunk]:
@@ -123,6 +174,30 @@ class Llama(Session):
             return achunks(job)
         return await aresult(job)
 
+    @overload
+    def create_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[False] = False,
+        **arguments: Unpack[ChatArguments],
+    ) -> ChatCompletion: ...
+    @overload
+    def create_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[True],
+        **arguments: Unpack[ChatArguments],
+    ) -> ChunkIterator[ChatCompletionChunk]: ...
+    @overload
+    def create_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stream: bool,
+        **arguments: Unpack[ChatArguments],
+    ) -> ChatCompletion | ChunkIterator[ChatCompletionChunk]: ...
     def create_chat_completion(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -154,7 +229,7 @@ class Llama(Session):
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
         **more: Unpack[MoreArguments],
-    ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
+    ) -> ChatCompletion | ChunkIterator[ChatCompletionChunk]:
         """Answers a conversation, in the format that the constructor's chat_format says.
 
         Args:
@@ -181,7 +256,7 @@ class Llama(Session):
         handler = self._chat_handler()
         if not isinstance(handler, ChatHandler):
             return cast(
-                "ChatCompletion | Iterator[ChatCompletionChunk]",
+                "ChatCompletion | ChunkIterator[ChatCompletionChunk]",
                 _answered_by(handler, self, messages, arguments)(),
             )
         job = self._chat_completion(handler, messages, arguments)
@@ -201,6 +276,22 @@ class Llama(Session):
         )
         return ChunkIterator(job) if arguments.get("stream") else job.finish()
 
+    @overload
+    async def acreate_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[False] = False,
+        **arguments: Unpack[ChatArguments],
+    ) -> ChatCompletion: ...
+    @overload
+    async def acreate_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[True],
+        **arguments: Unpack[ChatArguments],
+    ) -> AsyncIterator[ChatCompletionChunk]: ...
     async def acreate_chat_completion(
         self, messages: Sequence[Mapping[str, Any]], **arguments: Any
     ) -> ChatCompletion | AsyncIterator[ChatCompletionChunk]:
