@@ -262,6 +262,23 @@ class Llama(Session):
         job = self._chat_completion(handler, messages, arguments)
         return ChunkIterator(job) if stream else job.finish()
 
+    def create_chat_completion_openai_v1(self, *args: Any, **arguments: Any) -> Any:
+        """`create_chat_completion` with objects of the openai package: `ChatCompletion`, or an
+        iterator of `ChatCompletionChunk`.
+
+        Raises UnsupportedError where that package is not installed.
+        """
+        try:
+            from openai.types import chat
+        except ImportError:
+            raise UnsupportedError(
+                "create_chat_completion_openai_v1 needs the openai package: pip install openai"
+            ) from None
+        answer = self.create_chat_completion(*args, **arguments)
+        if isinstance(answer, Mapping):
+            return chat.ChatCompletion.model_validate(answer)
+        return map(chat.ChatCompletionChunk.model_validate, answer)
+
     def create_chat_completion_with(
         self,
         handler: FormatterHandler,

@@ -7,6 +7,7 @@ cannot be honoured raises `UnsupportedError` naming it.
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -467,8 +468,6 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "kv_overrides": (None,),
     "rope_scaling_type": (None, -1),
     "attention_type": (None, -1),
-    "rope_freq_base": (None, 0.0),
-    "rope_freq_scale": (None, 0.0),
     "yarn_ext_factor": (None, -1.0),
     "yarn_attn_factor": (None, 1.0),
     "yarn_beta_fast": (None, 32.0),
@@ -477,6 +476,13 @@ _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "lora_base": (None,),
     "tokenizer": (None,),
     "spm_infill": (None, False),
+}
+
+# No arguments of llama-cpp-python (any more), but front ends pass them.
+_OLD_ARGUMENTS: dict[str, tuple[object, ...]] = {
+    "n_parts": (None, -1),
+    "f16_kv": (None, True, False),
+    "device": (None,),
 }
 
 _REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
@@ -534,6 +540,41 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
             # 3: the line that constructs the Llama.
             warnings.warn(
                 f"{name}={arguments[name]!r} has no effect: {reason}", UserWarning, stacklevel=3
+            )
+
+
+def old_arguments(old: Mapping[str, object], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What front ends send as n_parts, f16_kv and device, as arguments that replace others.
+
+    Without f16_kv keys and values are float32 unless their types are named. Raises TypeError for
+    any other name, UnsupportedError for another value.
+    """
+    for name in old:
+        if name not in _OLD_ARGUMENTS:
+            raise TypeError(f"Llama() got an unexpected keyword argument {name!r}")
+    _refuse(old, _OLD_ARGUMENTS)
+    if old.get("f16_kv") is not False:
+        return {}
+    return {name: "f32" for name in ("type_k", "type_v") if arguments[name] is None}
+
+
+def check_rope_arguments(arguments: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """rope_freq_base and rope_freq_scale may only say what the file says; 0: what it says.
+
+    Raises UnsupportedError, naming both values.
+    """
+    prefix = f"{metadata['general.architecture']}.rope."
+    factor = metadata.get(prefix + "scaling.factor", metadata.get(prefix + "scale_linear", "1"))
+    stated = {
+        "rope_freq_base": float(metadata.get(prefix + "freq_base", "10000")),
+        "rope_freq_scale": 1 / float(factor),
+    }
+    for name, value in stated.items():
+        wanted = arguments[name]
+        if wanted and not math.isclose(wanted, value, rel_tol=1e-6):
+            raise UnsupportedError(
+                f"{name}={wanted!r:.80} would change the result, as the file's is {value:g}; "
+                f"another is not supported by this release: leave it out, or 0"
             )
 
 

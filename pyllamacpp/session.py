@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -28,7 +29,9 @@ from .params import (
     RANDOM_SEED,
     SeedSource,
     check_load_arguments,
+    check_rope_arguments,
     kv_type,
+    old_arguments,
 )
 from .state import LlamaState
 
@@ -42,6 +45,16 @@ if TYPE_CHECKING:
     from .drafting import DraftModel
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ContextParams:
+    """Sizes of a context, in tokens, and the threads for single tokens and for prompts."""
+
+    n_ctx: int
+    n_batch: int
+    n_threads: int
+    n_threads_batch: int
 
 
 class Session:
@@ -103,6 +116,7 @@ class Session:
         verbose: bool = True,
         n_parallel: int = 1,
         progress_callback: Callable[[float], bool | None] | None = None,
+        **old: object,
     ) -> None:
         """Loads a model.
 
@@ -136,6 +150,9 @@ class Session:
                 text stays the same.
             progress_callback: told the share of the weights that is loaded, 0 to 1; False ends
                 loading with CancelledError.
+            rope_freq_base, rope_freq_scale: 0, or what the file says.
+            old: what front ends still pass: n_parts=-1, device=None; f16_kv=False asks for a
+                float32 KV cache.
 
         The other arguments are llama-cpp-python's. Hints that cannot be met here (GPU, mlock,
         NUMA, ...) give one UserWarning each; what would change the text raises.
@@ -145,8 +162,8 @@ class Session:
             FormatError: the file is not a sound GGUF. UnsupportedError: an argument, an
             architecture or a type that this release lacks. OutOfMemoryError.
         """
-        arguments = dict(locals())
-        arguments.pop("self")
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "old")}
+        arguments |= old_arguments(old, arguments)
         check_load_arguments(arguments)
         self._set_up(arguments)
         started = perf_counter()
@@ -160,6 +177,7 @@ class Session:
             self._embedder = self._make_embedder(self._model)
             if lora_path is not None:
                 self.set_lora([(self.load_lora(lora_path), lora_scale)])
+        check_rope_arguments(arguments, self.metadata)
         if verbose:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
@@ -259,6 +277,7 @@ class Session:
         other._set_up(arguments)
         context = add_context(model, self.model_path, **other._shape())
         other._model = model
+        check_rope_arguments(arguments, other.metadata)
         other._engine = Engine(model, context, logits_all=arguments["logits_all"])
         other._embedder = other._make_embedder(model)
         if "lora_path" in changes or "lora_scale" in changes:
@@ -544,6 +563,14 @@ class Session:
         if self._engine is not None:
             return self._engine.context.n_ctx
         return self._n_ctx or self.model.config.n_ctx_train
+
+    @property
+    def context_params(self) -> ContextParams:
+        """What the context was made with."""
+        context = self.engine.context
+        return ContextParams(
+            context.n_ctx, context.n_batch, context.n_threads, context.n_threads_batch
+        )
 
     def n_vocab(self) -> int:
         """Entries of the vocabulary."""

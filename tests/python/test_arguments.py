@@ -152,6 +152,27 @@ def test_sizes_out_of_range_are_named(default_model, name, value) -> None:
         Llama(str(default_model), verbose=False, **{name: value})
 
 
+def test_what_old_front_ends_pass(default_model) -> None:
+    """LangChain's adapters do; the model's base is 100,000."""
+    says = {
+        "n_parts": -1,
+        "f16_kv": True,
+        "device": None,
+        "rope_freq_base": 100000.0,
+        "rope_freq_scale": 1.0,
+    }
+    with Llama(str(default_model), n_ctx=64, n_batch=32, verbose=False, **says) as llm:
+        assert llm.metadata["llama.rope.freq_base"] == "100000"
+        assert (llm.context_params.n_ctx, llm.context_params.n_batch) == (64, 32)
+        with pytest.raises(UnsupportedError, match=r"rope_freq_base=10000\.0 .* is 100000;"):
+            llm.new_context(rope_freq_base=10000.0)
+    with Llama(str(default_model), f16_kv=False, type_v="q8_0", verbose=False) as llm:
+        assert llm.engine.context.kv_layout.startswith("keys f32, values q8_0")
+    for name, value in (("n_parts", 2), ("device", "cuda")):
+        with pytest.raises(UnsupportedError, match=name):
+            Llama(str(default_model), verbose=False, **{name: value})
+
+
 def test_an_unknown_argument_is_a_type_error(default_model) -> None:
     with pytest.raises(TypeError, match="n_gqa"):
         Llama(str(default_model), n_gqa=8)

@@ -97,3 +97,16 @@ def test_chat_format_chooses_the_template(default_model) -> None:
             pytest.raises(UnsupportedError, match=name),
         ):
             llm.create_chat_completion(QUESTION)
+
+
+def test_objects_of_the_openai_package(llm: Llama) -> None:
+    answer = llm.create_chat_completion_openai_v1(QUESTION, temperature=0.0, max_tokens=8)
+    assert type(answer).__name__ == "ChatCompletion"
+    expected = llm.create_chat_completion(QUESTION, temperature=0.0, max_tokens=8)
+    assert answer.choices[0].message.content == expected["choices"][0]["message"]["content"]
+    chunks = list(
+        llm.create_chat_completion_openai_v1(QUESTION, temperature=0.0, max_tokens=8, stream=True)
+    )
+    assert {type(chunk).__name__ for chunk in chunks} == {"ChatCompletionChunk"}
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert said == answer.choices[0].message.content
