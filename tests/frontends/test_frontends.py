@@ -1,4 +1,4 @@
-"""Other packages' adapters for llama-cpp-python, unchanged, on the alias. `.ci/full` installs them."""
+"""Adapters for llama-cpp-python, unchanged, on the alias. `.ci/full` installs the packages."""
 
 from __future__ import annotations
 
