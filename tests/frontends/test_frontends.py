@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import pyllamacpp.as_llama_cpp  # noqa: F401 - they import llama_cpp
 from pyllamacpp import Llama
 
 pytestmark = [pytest.mark.frontends, pytest.mark.filterwarnings("ignore")]
@@ -19,6 +18,8 @@ SIZES = {"n_ctx": 512, "verbose": False}
 
 @pytest.fixture(scope="module")
 def own(default_model: Path) -> Iterator[Llama]:
+    import pyllamacpp.as_llama_cpp  # noqa: F401 - the adapters import llama_cpp
+
     with Llama(str(default_model), embedding=True, **SIZES) as llm:
         yield llm
 
