@@ -263,23 +263,28 @@ def test_the_alpaca_way(base: Path, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     options = {"n_ctx": 256, "chat_format": "alpaca", "type_k": 0, "type_v": 0, "verbose": False}
 
-    def answer(path: Path, **more: object) -> tuple[str, int]:
+    def answer(path: Path, **more: object) -> tuple[list[int], int]:
+        """The bytes of the first token, and how many the prompt has."""
         with Llama(str(path), **options, **more) as llm:
-            result = llm.create_chat_completion(messages, temperature=0, max_tokens=1)
-            return result["choices"][0]["message"]["content"], result["usage"]["prompt_tokens"]
+            result = llm.create_chat_completion(
+                messages, temperature=0, max_tokens=1, logprobs=True
+            )
+        choice = result["choices"][0]
+        return choice["logprobs"]["content"][0]["bytes"], result["usage"]["prompt_tokens"]
 
-    # As https://github.com/tatsu-lab/stanford_alpaca asks where there is no input.
     prompt = (
-        "Below is an instruction that describes a task. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\nHi\n\n### Response:\n"
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n\n### Instruction:\nHi\n\n### Response:\n"
     )
-    tokens = _core.Model(str(base)).tokenizer.encode(prompt.encode(), True, False)
+    tokenizer = _core.Model(str(base)).tokenizer
+    tokens = tokenizer.encode(prompt.encode(), True, False)
     oracle = LlamaNumpy.from_gguf(base)
-    best = int(LlamaNumpy(oracle.shape, sums(base, [(pairs, 1.0)])).forward(tokens)[-1].argmax())
-    text = _core.Model(str(base)).tokenizer.decode([best], False).decode("utf-8", "replace")
-    assert answer(base, lora_path=str(adapter)) == answer(merged) == (text, len(tokens))
-    assert answer(base) != answer(merged)
+    changed = LlamaNumpy(oracle.shape, sums(base, [(pairs, 1.0)]))
+    best = int(changed.forward(tokens)[-1].argmax())
+    expected = (list(tokenizer.decode([best], False)), len(tokens))
+    assert answer(base, lora_path=str(adapter)) == expected
+    assert answer(merged) == expected
+    assert answer(base) != expected
 
 
 def command(*args: object) -> subprocess.CompletedProcess[str]:
