@@ -15,14 +15,13 @@ import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import pyllamacpp
 
 NAME = "llama_cpp"
-# Modules that users import, if this package has them.
+# Modules that users import.
 MODULES = (
     "llama",
     "llama_cache",
@@ -44,7 +43,7 @@ class _Alias(ModuleType):
                 return getattr(module, name)
         if name == "__version__":
             return pyllamacpp.__version__
-        if name in MODULES and find_spec(f"pyllamacpp.{name}"):
+        if name in MODULES:
             return import_module(f"{NAME}.{name}")
         what = "pyllamacpp does not have it"
         if name.startswith(("llama_", "ggml_", "LLAMA_", "GGML_")):
@@ -82,7 +81,7 @@ class _Finder(MetaPathFinder):
         if fullname == NAME:
             return ModuleSpec(fullname, _Loader(), is_package=True)
         parent, _, name = fullname.rpartition(".")
-        if parent == NAME and name in MODULES and find_spec(f"pyllamacpp.{name}"):
+        if parent == NAME and name in MODULES:
             return ModuleSpec(fullname, _Loader())
         return None
 

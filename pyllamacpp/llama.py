@@ -169,7 +169,7 @@ class Llama(Session):
 
         With stream=True an async iterator of chunks.
         """
-        job = self._completion(prompt, _with_defaults(Llama.create_completion, arguments))
+        job = self.start_completion(prompt, **arguments)
         if arguments.get("stream"):
             return achunks(job)
         return await aresult(job)

@@ -16,14 +16,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import _core
 from .errors import FileError, FormatError, InvalidArgumentError, UnsupportedError
 from .log import logger
 from .state import (
     MOST_HEADER_BYTES,
-    Head,
     LlamaState,
     Origin,
     common_length,
@@ -85,8 +84,54 @@ class BaseLlamaCache(ABC):
             return None
         return state if state.head.origin == origin else None
 
+    def covers(self, tokens: Sequence[int], origin: Origin) -> bool:
+        """Whether a state of this origin begins with all of `tokens`."""
+        state = self.find(tokens, origin)
+        return state is not None and common_length(tokens, state.input_ids) == len(tokens)
 
-class LlamaRAMCache(BaseLlamaCache):
+
+_Place = TypeVar("_Place")  # where a cache has a state
+
+
+class _PrefixCache(BaseLlamaCache, Generic[_Place]):
+    """What both caches do alike once they know where states are."""
+
+    @abstractmethod
+    def _best(self, tokens: Sequence[int], origin: Origin | None) -> tuple[int, _Place | None]:
+        """How many of `tokens` a state begins with at most (None: of any origin), and which."""
+
+    @abstractmethod
+    def _read(self, place: _Place) -> LlamaState | None:
+        """The state there; None where there is none any more, which `_best` then knows."""
+
+    def __getitem__(self, key: Sequence[int]) -> LlamaState:
+        state = self._find(key, None)
+        if state is None:
+            raise KeyError("no state begins like the key")
+        return state
+
+    def __contains__(self, key: Sequence[int]) -> bool:
+        return self._best(key, None)[0] > 0
+
+    def find(self, tokens: Sequence[int], origin: Origin) -> LlamaState | None:
+        """The state of this origin that begins with the most of `tokens`."""
+        return self._find(tokens, origin)
+
+    def covers(self, tokens: Sequence[int], origin: Origin) -> bool:
+        """Whether a state of this origin begins with all of `tokens`; no state is read."""
+        return self._best(tokens, origin)[0] == len(tokens)
+
+    def _find(self, tokens: Sequence[int], origin: Origin | None) -> LlamaState | None:
+        while True:
+            _, place = self._best(tokens, origin)
+            if place is None:
+                return None
+            state = self._read(place)
+            if state is not None:
+                return state
+
+
+class LlamaRAMCache(_PrefixCache[tuple[Origin, bytes]]):
     """A cache in memory, which counts all bytes it holds."""
 
     def __init__(self, capacity_bytes: int = 2 << 30) -> None:
@@ -104,20 +149,9 @@ class LlamaRAMCache(BaseLlamaCache):
     def _size(self) -> int:
         return sum(_bytes_in_memory(state) for state in self._states.values())
 
-    def __getitem__(self, key: Sequence[int]) -> LlamaState:
-        state = self._find(key, None)
-        if state is None:
-            raise KeyError("no state begins like the key")
-        return state
-
-    def __contains__(self, key: Sequence[int]) -> bool:
-        return self._find(key, None) is not None
-
-    def find(self, tokens: Sequence[int], origin: Origin) -> LlamaState | None:
-        """The state of this origin that begins with the most of `tokens`."""
-        return self._find(tokens, origin)
-
-    def _find(self, tokens: Sequence[int], origin: Origin | None) -> LlamaState | None:
+    def _best(
+        self, tokens: Sequence[int], origin: Origin | None
+    ) -> tuple[int, tuple[Origin, bytes] | None]:
         best, found = 0, None
         with self._lock:
             for key, state in self._states.items():
@@ -125,10 +159,13 @@ class LlamaRAMCache(BaseLlamaCache):
                     n = common_length(tokens, state.input_ids)
                     if n > best:
                         best, found = n, key
-            if found is None:
-                return None
-            self._states.move_to_end(found)
-            return self._states[found]
+        return best, found
+
+    def _read(self, place: tuple[Origin, bytes]) -> LlamaState | None:
+        with self._lock:
+            if place in self._states:
+                self._states.move_to_end(place)
+            return self._states.get(place)
 
     def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
         _check_key(key, value)
@@ -147,7 +184,7 @@ class LlamaRAMCache(BaseLlamaCache):
 LlamaCache = LlamaRAMCache
 
 
-class LlamaDiskCache(BaseLlamaCache):
+class LlamaDiskCache(_PrefixCache[Path]):
     """A cache in the files of a folder, which several processes may share."""
 
     def __init__(
@@ -170,47 +207,33 @@ class LlamaDiskCache(BaseLlamaCache):
         """Bytes of the files, those of other processes among them."""
         return sum(size for _, size, _ in self._files())
 
-    def __getitem__(self, key: Sequence[int]) -> LlamaState:
-        state = self._find(key, None)
-        if state is None:
-            raise KeyError("no state begins like the key")
-        return state
-
-    def __contains__(self, key: Sequence[int]) -> bool:
-        return self._best(key, None) is not None
-
-    def find(self, tokens: Sequence[int], origin: Origin) -> LlamaState | None:
-        """The state of this origin that begins with the most of `tokens`."""
-        return self._find(tokens, origin)
-
-    def _find(self, tokens: Sequence[int], origin: Origin | None) -> LlamaState | None:
-        while True:
-            path = self._best(tokens, origin)
-            if path is None:
-                return None
-            try:
-                state = LlamaState(path.read_bytes())
-            except FormatError as error:
-                logger.warning("%s: removed from the cache: %s", path, error)
-                _remove(path)
-            except FileNotFoundError:  # another process has removed it
-                continue
-            except OSError as error:
-                logger.warning("%s: the cache's file cannot be read: %s", path, error)
-                return None
-            else:
-                with suppress(OSError):
-                    os.utime(path)
-                return state
-
-    def _best(self, tokens: Sequence[int], origin: Origin | None) -> Path | None:
+    def _best(self, tokens: Sequence[int], origin: Origin | None) -> tuple[int, Path | None]:
         best, found = 0, None
         for path, head in self._known():
             if origin is None or head.origin == origin:
                 n = common_length(tokens, head.tokens)
                 if n > best:
                     best, found = n, path
-        return found
+        return best, found
+
+    def _read(self, place: Path) -> LlamaState | None:
+        try:
+            state = LlamaState(place.read_bytes())
+        except FormatError as error:
+            logger.warning("%s: removed from the cache: %s", place, error)
+            _remove(place)
+        except FileNotFoundError:  # another process has removed it
+            return None
+        except OSError as error:
+            logger.warning("%s: the cache's file cannot be read: %s", place, error)
+        else:
+            with suppress(OSError):
+                os.utime(place)
+            return state
+        if place.exists():  # it cannot be removed either: it is not to be found again
+            with self._lock:
+                self._heads |= {key: None for key in self._heads if key[0] == place.name}
+        return None
 
     def _known(self) -> list[tuple[Path, _FileHead]]:
         """The sound headers of the folder; each file is read once."""
@@ -353,15 +376,16 @@ class PromptCache:
             tokens = self._context.tokens(sequence)
             if not tokens:
                 return
-            known = self._cache.find(tokens, self._origin)
-            if known is not None and common_length(tokens, known.input_ids) == len(tokens):
+            if self._cache.covers(tokens, self._origin):
                 return
-            head = self._head(len(tokens))
+            head = head_of(
+                self._context,
+                self._origin,
+                len(tokens),
+                n_vocab=self._n_vocab,
+                n_scores=0,
+                seed=-1,
+            )
             self._cache[tokens] = state_of(self._context, sequence, head)
         except Exception as error:
             logger.warning("the text was not put into the prompt cache: %s", error)
-
-    def _head(self, n_tokens: int) -> Head:
-        return head_of(
-            self._context, self._origin, n_tokens, n_vocab=self._n_vocab, n_scores=0, seed=-1
-        )

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from .errors import FileError, NotEnabledError
+from .errors import FileError, UnsupportedError
 from .session import Session
 
 
@@ -103,7 +103,7 @@ class LlamaHFTokenizer(BaseLlamaTokenizer):
     def from_pretrained(cls, pretrained_model_name_or_path: str) -> LlamaHFTokenizer:
         """That of a repository of the hub or of a folder, by transformers or else tokenizers.
 
-        Raises NotEnabledError without both packages, FileError where there is none.
+        Raises UnsupportedError without both packages, FileError where there is none.
         """
         name = pretrained_model_name_or_path
         try:
@@ -114,7 +114,7 @@ class LlamaHFTokenizer(BaseLlamaTokenizer):
             except ImportError:
                 from tokenizers import Tokenizer
         except ImportError as error:
-            raise NotEnabledError(
+            raise UnsupportedError(
                 "LlamaHFTokenizer needs one more package: pip install tokenizers"
             ) from error
         path = os.path.join(name, "tokenizer.json")  # noqa: PTH118  (a name may be no path)

@@ -558,23 +558,27 @@ def old_arguments(old: Mapping[str, object], arguments: Mapping[str, Any]) -> di
     return {name: "f32" for name in ("type_k", "type_v") if arguments[name] is None}
 
 
-def check_rope_arguments(arguments: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """rope_freq_base and rope_freq_scale may only say what the file says; 0: what it says.
+def check_rope_arguments(arguments: Mapping[str, Any], metadata: Mapping[str, object]) -> None:
+    """rope_freq_base and rope_freq_scale may only say what the file's metadata says.
 
     Raises UnsupportedError, naming both values.
     """
-    prefix = f"{metadata['general.architecture']}.rope."
-    factor = metadata.get(prefix + "scaling.factor", metadata.get(prefix + "scale_linear", "1"))
-    stated = {
-        "rope_freq_base": float(metadata.get(prefix + "freq_base", "10000")),
-        "rope_freq_scale": 1 / float(factor),
-    }
-    for name, value in stated.items():
+    prefix = f"{metadata.get('general.architecture')}.rope."
+
+    def stated(key: str) -> float:
+        value = metadata.get(prefix + key)
+        return float(value) if isinstance(value, int | float) else 0.0
+
+    factor = stated("scaling.factor") or stated("scale_linear") or 1.0
+    own = {"rope_freq_base": stated("freq_base") or 10000.0, "rope_freq_scale": 1 / factor}
+    for name, value in own.items():
         wanted = arguments[name]
-        if wanted and not math.isclose(wanted, value, rel_tol=1e-6):
+        if not wanted:
+            continue
+        if not isinstance(wanted, int | float) or not math.isclose(wanted, value, rel_tol=1e-6):
             raise UnsupportedError(
                 f"{name}={wanted!r:.80} would change the result, as the file's is {value:g}; "
-                f"another is not supported by this release: leave it out, or 0"
+                "another is not supported by this release: leave it out, or 0"
             )
 
 

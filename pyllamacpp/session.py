@@ -177,7 +177,6 @@ class Session:
             self._embedder = self._make_embedder(self._model)
             if lora_path is not None:
                 self.set_lora([(self.load_lora(lora_path), lora_scale)])
-        check_rope_arguments(arguments, self.metadata)
         if verbose:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
@@ -245,6 +244,9 @@ class Session:
         if self.verbose:
             log.turn_on()
         self.model_path = str(resolve_model(a["model_path"]))
+        if a["rope_freq_base"] or a["rope_freq_scale"]:
+            header = self._open(lambda: _core.Model(self.model_path, vocab_only=True))
+            check_rope_arguments(a, header.metadata)
 
     def _shape(self) -> dict[str, Any]:
         """What the arguments say of the context."""
@@ -277,7 +279,6 @@ class Session:
         other._set_up(arguments)
         context = add_context(model, self.model_path, **other._shape())
         other._model = model
-        check_rope_arguments(arguments, other.metadata)
         other._engine = Engine(model, context, logits_all=arguments["logits_all"])
         other._embedder = other._make_embedder(model)
         if "lora_path" in changes or "lora_scale" in changes:

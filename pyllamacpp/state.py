@@ -44,9 +44,8 @@ class Origin:
 
     @classmethod
     def of(cls, model: _core.Model, context: _core.Context) -> Origin:
-        """That of a context's texts. Raises UnsupportedError where they cannot be saved."""
-        if context.page_bytes == 0:
-            raise UnsupportedError("this context holds no keys and values that could be saved")
+        """That of a context's texts. Raises UnsupportedError where a GPU holds layers of them."""
+        assert context.page_bytes > 0  # asked for what it raises
         return cls(
             hashlib.sha256(model.identity()).hexdigest(),
             context.kv_layout,
@@ -149,6 +148,13 @@ class LlamaState:
         if hashlib.sha256(body).digest() != self.llama_state[-_DIGEST_BYTES:]:
             raise FormatError(f"{name}: the checksum does not fit: bytes were changed or lost")
 
+    @classmethod
+    def _written(cls, llama_state: bytes, head: Head) -> LlamaState:
+        """Of bytes that were made from this header just now: there is nothing to check."""
+        state = cls.__new__(cls)
+        state.llama_state, state._head, state._start = llama_state, head, len(head.to_bytes())
+        return state
+
     def __reduce__(self) -> tuple[type[LlamaState], tuple[bytes]]:
         return LlamaState, (self.llama_state,)
 
@@ -238,7 +244,7 @@ def state_of(
     """The first tokens of a sequence as a state."""
     out = BytesIO()
     write_state(out, context, sequence, head, scores)
-    return LlamaState(out.getvalue())
+    return LlamaState._written(out.getvalue(), head)
 
 
 def require_fit(state: LlamaState, origin: Origin, context: _core.Context) -> None:

@@ -12,7 +12,7 @@ from .. import _core
 from .group import ExampleCommand
 from .options import parse_size, threads_option
 from .progress import ByteProgress
-from .quantizing import TYPE_NAMES, cost_of, notes_of, quantizing_options, types_of
+from .quantizing import INTERRUPTED, TYPE_NAMES, cost_of, notes_of, quantizing_options, types_of
 from .runtime import status
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def command(
                 progress=progress.update,
             )
     except KeyboardInterrupt:
-        status("interrupted; the same command with --resume goes on")
+        status(INTERRUPTED)
         raise
     status(f"{_size(plan)}, {time.monotonic() - began:.1f} s")
     for file in files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,7 @@ import click
 from .. import _core
 from .group import ExampleCommand
 from .options import threads_option
-from .progress import ByteProgress
-from .quantizing import cost_of, notes_of, types_of
+from .quantizing import cost_of, notes_of, types_of, write
 from .runtime import find_model, status
 
 if TYPE_CHECKING:
@@ -99,7 +97,6 @@ def command(
     """
     # numpy and gguf are imported with these, after the usage errors.
     from pyllamacpp_convert.merge import plan_merge
-    from pyllamacpp_convert.plan import refuse_target, write_plan
 
     plan = plan_merge(
         find_model(model), adapters, file_type=file_type, allow_requantize=allow_requantize
@@ -109,21 +106,11 @@ def command(
     if dry_run:
         click.echo("\n".join([*lines, *types_of(plan), cost_of(plan, n_threads)]))
         return
-    refuse_target(plan.sources, target, force=force)
-    began = time.monotonic()
-    with ByteProgress() as progress:
-        write_plan(
-            plan,
-            target,
-            n_threads=n_threads,
-            verify=verify,
-            resume=resume,
-            progress=progress.update,
-        )
+    seconds = write(plan, target, n_threads=n_threads, force=force, verify=verify, resume=resume)
     for line in lines:
         status(line)
     size = f"{plan.n_bytes / 1e6:,.1f} MB, {plan.bits_per_weight:.2f} bits per weight"
-    status(f"{target}: {plan.file_type}, {size}, {time.monotonic() - began:.1f} s")
+    status(f"{target}: {plan.file_type}, {size}, {seconds:.1f} s")
 
 
 def _summary(plan: MergePlan) -> str:

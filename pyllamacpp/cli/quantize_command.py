@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,7 @@ import click
 from .. import _core
 from .group import ExampleCommand
 from .options import threads_option
-from .progress import ByteProgress
-from .quantizing import cost_of, notes_of, quantizing_options, types_of
+from .quantizing import cost_of, notes_of, quantizing_options, types_of, write
 from .runtime import find_model, status
 
 if TYPE_CHECKING:
@@ -69,7 +67,6 @@ def command(
     Memory holds a few bands of rows, whatever the size of the model.
     """
     # numpy and gguf are imported with these, after the usage errors.
-    from pyllamacpp_convert.plan import refuse_target, write_plan
     from pyllamacpp_convert.quantize import plan_quantization
 
     plan = plan_quantization(
@@ -86,20 +83,10 @@ def command(
     if dry_run:
         click.echo(_page(plan, n_threads))
         return
-    refuse_target(plan.sources, target, force=force)
-    began = time.monotonic()
-    with ByteProgress() as progress:
-        write_plan(
-            plan,
-            target,
-            n_threads=n_threads,
-            verify=verify,
-            resume=resume,
-            progress=progress.update,
-        )
+    seconds = write(plan, target, n_threads=n_threads, force=force, verify=verify, resume=resume)
     for line in _notes(plan):
         status(line)
-    status(f"{target}: {_sizes(plan)}, {time.monotonic() - began:.1f} s")
+    status(f"{target}: {_sizes(plan)}, {seconds:.1f} s")
 
 
 def _sizes(plan: QuantizePlan) -> str:

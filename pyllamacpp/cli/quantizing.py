@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import F
+from .progress import ByteProgress
+from .runtime import status
 
 if TYPE_CHECKING:
     from pyllamacpp_convert.plan import Plan
@@ -66,6 +69,34 @@ def quantizing_options(function: F) -> F:
         wrapped = option(wrapped)
     result: F = wrapped
     return result
+
+
+def write(
+    plan: Plan, target: Path, *, n_threads: int, force: bool, verify: bool, resume: bool
+) -> float:
+    """Writes a plan to one file with a progress bar; seconds. Raises what writing it raises."""
+    # numpy and gguf are imported with it.
+    from pyllamacpp_convert.plan import refuse_target, write_plan
+
+    refuse_target(plan.sources, target, force=force)
+    began = time.monotonic()
+    try:
+        with ByteProgress() as progress:
+            write_plan(
+                plan,
+                target,
+                n_threads=n_threads,
+                verify=verify,
+                resume=resume,
+                progress=progress.update,
+            )
+    except KeyboardInterrupt:
+        status(INTERRUPTED)
+        raise
+    return time.monotonic() - began
+
+
+INTERRUPTED = "interrupted; the same command with --resume goes on"
 
 
 def notes_of(plan: Plan) -> list[str]:

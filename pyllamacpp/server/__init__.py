@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 
-from ..errors import NotEnabledError
+from ..errors import UnsupportedError
 
 _PACKAGES = ("starlette", "uvicorn", "pydantic", "prometheus_client")
 
 
 def require_packages() -> None:
-    """Raises NotEnabledError with the command that installs what is missing."""
+    """Raises UnsupportedError with the command that installs what is missing."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise NotEnabledError(
+        raise UnsupportedError(
             f"the server needs {', '.join(missing)}: run pip install '.[server]' in the checkout, "
             f"or pip install {' '.join(missing).replace('_', '-')}"
         )

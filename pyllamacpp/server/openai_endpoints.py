@@ -171,9 +171,15 @@ def _piece(data: bytes) -> str | list[int]:
 
 async def detokenize(exchange: Exchange, body: DetokenizeBody) -> None:
     """POST /detokenize"""
+    await exchange.json({"content": await _text(exchange, body, special=True)})
+
+
+async def _text(exchange: Exchange, body: DetokenizeBody, *, special: bool) -> str:
     async with exchange.service.pool.use(body.model) as (llama, _):
-        data = llama.detokenize(body.tokens, special=True)
-        await exchange.json({"content": data.decode("utf-8", "replace")})
+        data = await exchange.service.pool.in_thread(
+            lambda: llama.detokenize(body.tokens, special=special)
+        )
+    return data.decode("utf-8", "replace")
 
 
 async def apply_template(exchange: Exchange, body: TemplateBody) -> None:
@@ -187,18 +193,20 @@ async def apply_template(exchange: Exchange, body: TemplateBody) -> None:
 
 async def extras_tokenize(exchange: Exchange, body: InputBody) -> None:
     """POST /extras/tokenize"""
-    async with exchange.service.pool.use(body.model) as (llama, _):
-        await exchange.json({"tokens": llama.tokenize(body.input.encode(), special=True)})
+    await exchange.json({"tokens": await _tokens(exchange, body)})
 
 
 async def extras_count(exchange: Exchange, body: InputBody) -> None:
     """POST /extras/tokenize/count"""
+    await exchange.json({"count": len(await _tokens(exchange, body))})
+
+
+async def _tokens(exchange: Exchange, body: InputBody) -> list[int]:
+    text = body.input.encode()
     async with exchange.service.pool.use(body.model) as (llama, _):
-        await exchange.json({"count": len(llama.tokenize(body.input.encode(), special=True))})
+        return await exchange.service.pool.in_thread(lambda: llama.tokenize(text, special=True))
 
 
 async def extras_detokenize(exchange: Exchange, body: DetokenizeBody) -> None:
     """POST /extras/detokenize"""
-    async with exchange.service.pool.use(body.model) as (llama, _):
-        data = llama.detokenize(body.tokens)
-        await exchange.json({"text": data.decode("utf-8", "replace")})
+    await exchange.json({"text": await _text(exchange, body, special=False)})

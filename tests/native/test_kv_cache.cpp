@@ -270,6 +270,31 @@ void test_random_walk() {
   }
 }
 
+// What is read of a sequence's pages makes another one equal to its first tokens.
+void test_pages_as_bytes() {
+  Checked c(20, 2);
+  c.append(0, 11);
+  const int32_t length = 10;
+  const size_t n_bytes = c.cache.page_bytes();
+  CHECK(n_bytes == Checked::kLayers * kPage * sizeof(int32_t));
+  c.cache.append(1, length);
+  std::vector<std::byte> page(n_bytes);
+  for (int32_t i = 0; i < pages_for(length); ++i) {
+    c.cache.read_page(0, i, length, page.data());
+    c.cache.write_page(1, i, page.data());
+  }
+  c.held[1].assign(c.held[0].begin(), c.held[0].begin() + length);
+  c.check();
+  std::vector<int32_t> last(n_bytes / sizeof(int32_t));  // of `page`: two tokens, then nothing
+  std::memcpy(last.data(), page.data(), n_bytes);
+  for (int32_t l = 0; l < Checked::kLayers; ++l)
+    for (int32_t i = length % kPage; i < kPage; ++i) CHECK(last[size_t(l * kPage + i)] == 0);
+  const std::pair<int32_t, int32_t> none_there[] = {{-1, 10}, {3, 10}, {0, 12}, {0, 0}};
+  for (const std::pair<int32_t, int32_t>& p : none_there)
+    check_throws(ErrorKind::invalid_argument,
+                 [&] { c.cache.read_page(0, p.first, p.second, page.data()); });
+}
+
 }  // namespace
 
 int main() {
@@ -278,5 +303,6 @@ int main() {
   test_arguments();
   test_all_together_hold_n_ctx();
   test_random_walk();
+  test_pages_as_bytes();
   return check_result();
 }

@@ -168,6 +168,8 @@ def test_what_old_front_ends_pass(default_model) -> None:
             llm.new_context(rope_freq_base=10000.0)
     with Llama(str(default_model), f16_kv=False, type_v="q8_0", verbose=False) as llm:
         assert llm.engine.context.kv_layout.startswith("keys f32, values q8_0")
+    with pytest.raises(UnsupportedError, match=r"rope_freq_scale='a'"):
+        Llama(str(default_model), rope_freq_scale="a", verbose=False)
     for name, value in (("n_parts", 2), ("device", "cuda")):
         with pytest.raises(UnsupportedError, match=name):
             Llama(str(default_model), verbose=False, **{name: value})

@@ -167,6 +167,21 @@ def test_asyncio_evaluates_together(llm: Llama) -> None:
     asyncio.run(all_of_them())
 
 
+def test_one_thread_serves_all_asyncio_calls(llm: Llama) -> None:
+    async def many() -> int:
+        calls = [llm.acreate_completion(p, max_tokens=6) for p in PROMPTS * 6]
+        task = asyncio.ensure_future(asyncio.gather(*calls))
+        most = 0
+        while not task.done():
+            most = max(most, threading.active_count())
+            await asyncio.sleep(0.001)
+        assert len(await task) == 18
+        return most
+
+    before = threading.active_count()
+    assert asyncio.run(many()) == before + 1
+
+
 def test_cancelling_a_task_ends_the_evaluation(llm: Llama) -> None:
     async def give_up() -> None:
         task = asyncio.create_task(

@@ -292,6 +292,26 @@ def test_damaged_and_foreign_files(
     assert (tmp_path / "other.pyllstate").exists()
 
 
+def test_a_file_that_is_damaged_and_stays_is_a_miss(
+    default_model: Path,
+    tmp_path: Path,
+    plain: tuple[str, list[float]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with load(default_model) as llm:
+        llm.set_cache(LlamaDiskCache(tmp_path))
+        answer(llm)
+    (path,) = tmp_path.glob("*.pyllstate")
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(Path, "unlink", lambda *_arguments, **_options: None)
+    with load(default_model) as llm:
+        llm.set_cache(LlamaDiskCache(tmp_path))
+        assert answer(llm) == plain
+    assert path.exists()
+
+
 def test_threads_share_a_cache(
     default_model: Path, tmp_path: Path, plain: tuple[str, list[float]]
 ) -> None:

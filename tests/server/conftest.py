@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import openai
 import pytest
 
 KEY = "a-secret"
@@ -46,6 +47,23 @@ def address(default_model: Path) -> Iterator[str]:
     limits = ("--max-body", "100000", "-c", "512")
     with started("-m", str(default_model), "--api-key", KEY, *limits) as (found, _):
         yield found
+
+
+@pytest.fixture(scope="session")
+def client(address: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def city_schema() -> dict[str, object]:
+    """Of the arguments of a tool: a city."""
+    return {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
 
 
 @pytest.fixture

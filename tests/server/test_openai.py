@@ -6,25 +6,6 @@ import openai
 import pytest
 
 QUESTION = [{"role": "user", "content": "Name the capital of France."}]
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather of a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 12}},
-            "required": ["city"],
-            "additionalProperties": False,
-        },
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def client(address: str):
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="a-secret", max_retries=0) as found:
-        yield found
 
 
 def test_a_chat_and_its_stream_are_the_same(client) -> None:
@@ -66,11 +47,13 @@ def test_ignore_eos_and_stop(client) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_tool_that_must_be_called(client, stream: bool) -> None:
+def test_a_tool_that_must_be_called(client, city_schema, stream: bool) -> None:
+    weather = {"name": "weather", "description": "The weather of a city."}
+    tool = {"type": "function", "function": {**weather, "parameters": city_schema}}
     asked = {
         "model": "smollm2-135m",
         "messages": QUESTION,
-        "tools": [TOOL],
+        "tools": [tool],
         "tool_choice": "required",
         "max_tokens": 60,
     }

@@ -4,23 +4,10 @@ import json
 import urllib.request
 
 import anthropic
-import openai
 import pytest
 
 MODEL = "smollm2-135m"
 QUESTION = "Name the capital of France."
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string", "maxLength": 12}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-
-
-@pytest.fixture(scope="module")
-def client(address: str):
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="a-secret", max_retries=0) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +37,8 @@ def test_responses_and_their_stream_are_the_same(client) -> None:
     assert found[-1].response.usage.output_tokens == answer.usage.output_tokens
 
 
-def test_responses_call_tools(client) -> None:
-    tool = {"type": "function", "name": "weather", "parameters": SCHEMA}
+def test_responses_call_tools(client, city_schema) -> None:
+    tool = {"type": "function", "name": "weather", "parameters": city_schema}
     asked = {"model": MODEL, "input": QUESTION, "tools": [tool], "max_output_tokens": 60}
     asked["tool_choice"] = {"type": "function", "name": "weather"}
     with client.responses.stream(**asked) as stream:
@@ -86,12 +73,12 @@ def test_messages_and_their_stream_are_the_same(claude) -> None:
     assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", " is")
 
 
-def test_messages_use_tools(claude) -> None:
+def test_messages_use_tools(claude, city_schema) -> None:
     said = [{"role": "user", "content": QUESTION}]
     asked = {
         "model": MODEL,
         "max_tokens": 60,
-        "tools": [{"name": "weather", "input_schema": SCHEMA}],
+        "tools": [{"name": "weather", "input_schema": city_schema}],
         "tool_choice": {"type": "tool", "name": "weather"},
     }
     with claude.messages.stream(messages=said, **asked) as stream:

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 
 from pyllamacpp import InvalidArgumentError
-from pyllamacpp.errors import NotEnabledError
+from pyllamacpp.errors import UnsupportedError
 from pyllamacpp.server import require_packages
 from pyllamacpp.server.settings import as_toml, read_settings
 
@@ -59,5 +59,5 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch) -> None:
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name)
     )
-    with pytest.raises(NotEnabledError, match=r"needs uvicorn: run pip install '\.\[server\]'"):
+    with pytest.raises(UnsupportedError, match=r"needs uvicorn: run pip install '\.\[server\]'"):
         require_packages()
