@@ -1,13 +1,15 @@
 #include "chat/chat_format.h"
 
 #include <ctime>
+#include <optional>
 
 #include "base/error.h"
 
 namespace pyllamacpp {
 
 // A conversation is: the opening, then per message the text before and after it, and the answer
-// with the text before and after it. The beginning-of-sequence token comes from the tokenizer.
+// with the text before and after it. The beginning-of-sequence token comes from the tokenizer, as
+// does the end-of-sequence token, kEos here.
 struct FormatSpec {
   std::string_view name;
   std::string_view marks[2];  // a template of this format has both
@@ -17,12 +19,19 @@ struct FormatSpec {
   bool trims;                 // spaces and line ends around messages go
   std::string_view turn_before, turn_after;
   std::string_view answer_before, answer_after;
+  std::string_view default_system = {};  // of a file that is not of this format
+  std::string_view stop = {};            // ends an answer, besides the tokens that end one
 };
 
 namespace {
 
+constexpr std::string_view kEos = "\x01";
+
 // Sources: the templates published with SmolLM2 and Qwen2.5, Llama-2-7b-chat-hf,
-// Llama-3.1-8B-Instruct and Meta-Llama-3-8B-Instruct. Of those that one matches, the first counts.
+// Llama-3.1-8B-Instruct and Meta-Llama-3-8B-Instruct, Mistral-7B-Instruct-v0.2 (Mixtral's, too) and
+// v0.1, zephyr-7b-beta (TinyLlama's, too); for vicuna and alpaca, whose makers published none,
+// those that training programs write into files. Of those that one matches, the first counts. What
+// templates of one family differ in, white space above all, is in the marks.
 constexpr FormatSpec kFormats[] = {
     {
         "chatml",
@@ -49,6 +58,81 @@ constexpr FormatSpec kFormats[] = {
         " [/INST]",
         " ",
         " </s><s>",
+    },
+    {
+        "mistral",
+        {"{{ '[INST] ' + message['content'] + ' [/INST]' }}",
+         "{{ message['content'] + eos_token}}"},
+        "",
+        "\n\n",
+        true,  // their templates refuse a system message; Mistral advises this
+        false,
+        false,
+        "[INST] ",
+        " [/INST]",
+        "",
+        kEos,
+    },
+    {
+        "mistral-v0.1",
+        {"{{ '[INST] ' + message['content'] + ' [/INST]' }}",
+         "{{ message['content'] + eos_token + ' ' }}"},
+        "",
+        "\n\n",
+        true,
+        false,
+        false,
+        "[INST] ",
+        " [/INST]",
+        "",
+        "\x01 ",
+    },
+    {
+        "zephyr",
+        {"{{ '<|user|>\n' + message['content'] + eos_token }}\n", "{{ '<|assistant|>' }}\n"},
+        "<|system|>\n",
+        "\x01\n",
+        false,
+        false,
+        false,
+        "<|user|>\n",
+        "\x01\n<|assistant|>\n",
+        "",
+        "\x01\n",
+    },
+    {
+        "vicuna",
+        {"{{ 'USER: ' + message['content'] + ' ' }}",
+         "{{ 'ASSISTANT: ' + message['content'] + eos_token }}"},
+        "",
+        " ",
+        false,
+        false,
+        false,
+        "USER: ",
+        " ASSISTANT:",
+        " ",
+        kEos,
+        "A chat between a curious user and an artificial intelligence assistant. The assistant "
+        "gives "
+        "helpful, detailed, and polite answers to the user's questions.",
+    },
+    {
+        "alpaca",
+        {"{{ '### Instruction:\n' + message['content'] + '\n\n' }}",
+         "{{ '### Response:\n' + message['content'] + eos_token + '\n\n' }}"},
+        "",
+        "\n\n",
+        false,
+        false,
+        false,
+        "### Instruction:\n",
+        "\n\n### Response:\n",
+        "",
+        "\x01\n\n",
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.",
+        "### Instruction:",
     },
     {
         "llama-3.1",  // and 3.2, 3.3
@@ -92,18 +176,45 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
-// Templates of ChatML carry their default system message as a literal,
-// '<|im_start|>system\nTEXT<|im_end|>', with \n written as two characters.
-std::string find_default_system(std::string_view source) {
-  constexpr std::string_view kOpening = "<|im_start|>system\\n";
-  const size_t begin = source.find(kOpening);
+// A template with the line ends that it writes as \n.
+std::string with_line_ends(std::string_view source) {
+  std::string text;
+  for (size_t i = 0; i < source.size(); ++i) {
+    const bool is_escape = source.substr(i, 2) == "\\n";
+    text += is_escape ? '\n' : source[i];
+    i += is_escape;
+  }
+  return text;
+}
+
+// The text after `opening`, up to `closing`; empty if anything of Jinja's is in it.
+std::string literal_between(std::string_view source, std::string_view opening,
+                            std::string_view closing) {
+  const size_t begin = source.find(opening);
   if (begin == std::string_view::npos) return "";
-  const size_t from = begin + kOpening.size();
-  const size_t end = source.find("<|im_end|>", from);
+  const size_t from = begin + opening.size();
+  const size_t end = source.find(closing, from);
   if (end == std::string_view::npos) return "";
   const std::string_view text = source.substr(from, end - from);
-  // Anything of Jinja's in between means that the text is not a literal.
   return text.find_first_of("{}'\"\\") == std::string_view::npos ? std::string(text) : "";
+}
+
+// What a template says without a system message: ChatML's carry
+// '<|im_start|>system\nTEXT<|im_end|>', those of formats with a default, a sentence that begins as
+// that does, up to its quote.
+std::string find_default_system(std::string_view source, const FormatSpec& spec) {
+  if (spec.default_system.empty())
+    return literal_between(source, "<|im_start|>system\n", "<|im_end|>");
+  // Enough of it to find the sentence, which templates word in several ways: "A chat", "Below ".
+  const size_t begin = source.find(spec.default_system.substr(0, 6));
+  if (begin == std::string_view::npos || begin == 0) return "";
+  const char quote = source[begin - 1];
+  std::string text;
+  for (size_t i = begin; i < source.size() && source[i] != quote; ++i) {
+    if (source[i] == '\\' && i + 1 < source.size()) ++i;
+    text += source[i];
+  }
+  return text.substr(0, text.find_last_not_of(" \n") + 1);
 }
 
 // The lines with which LLaMA 3.1's template begins its system message. From LLaMA 3.2 on it asks
@@ -135,8 +246,10 @@ std::string ChatFormat::names() {
   return names;
 }
 
-ChatFormat ChatFormat::choose(const GgufFile& file, std::string_view name) {
-  const std::string_view source = file.find_string("tokenizer.chat_template").value_or("");
+ChatFormat ChatFormat::choose(const GgufFile& file, const Tokenizer& tokenizer,
+                              std::string_view name) {
+  const std::optional<std::string_view> own = file.find_string("tokenizer.chat_template");
+  const std::string source = with_line_ends(own.value_or(""));
   ChatFormat format;
   format.recognised_ = name.empty();
   for (const FormatSpec& spec : kFormats)
@@ -150,17 +263,33 @@ ChatFormat ChatFormat::choose(const GgufFile& file, std::string_view name) {
     fail(ErrorKind::unsupported, file.name(), ": its chat template ",
          source.empty() ? "is missing" : "is not of a kind built into this program",
          "; choose one with --format (", names(), ") or use `pyllamacpp chat`");
-  if (is_of(source, *format.spec_)) format.default_system_ = find_default_system(source);
+  format.default_system_ = is_of(source, *format.spec_) ? find_default_system(source, *format.spec_)
+                                                        : format.spec_->default_system;
   if (format.spec_->states_date) format.date_ = date_of(source);
+  if (tokenizer.data().eos) format.eos_ = tokenizer.piece(*tokenizer.data().eos, true);
   return format;
 }
 
 std::string_view ChatFormat::name() const { return spec_->name; }
 
+std::vector<std::string> ChatFormat::stop() const {
+  return spec_->stop.empty() ? std::vector<std::string>() : std::vector{std::string(spec_->stop)};
+}
+
+std::string ChatFormat::with_eos(std::string_view text) const {
+  std::string result;
+  for (const char c : text)
+    if (c == kEos[0])
+      result += eos_;
+    else
+      result += c;
+  return result;
+}
+
 std::string ChatFormat::opening(std::string_view system) const {
   if (spec_->system_in_first_turn || (system.empty() && !spec_->states_date)) return "";
-  return join(
-      {spec_->system_before, date_, spec_->trims ? trimmed(system) : system, spec_->system_after});
+  return join({spec_->system_before, date_, spec_->trims ? trimmed(system) : system,
+               with_eos(spec_->system_after)});
 }
 
 std::string ChatFormat::turn(std::string_view message, std::string_view system, bool first) const {
@@ -168,11 +297,12 @@ std::string ChatFormat::turn(std::string_view message, std::string_view system, 
   if (first && spec_->system_in_first_turn && !system.empty())
     content = join({spec_->system_before, system, spec_->system_after, message});
   const std::string_view text = spec_->trims ? trimmed(content) : std::string_view(content);
-  return join({spec_->turn_before, text, spec_->turn_after});
+  return join({spec_->turn_before, text, with_eos(spec_->turn_after)});
 }
 
 std::string ChatFormat::answer(std::string_view text) const {
-  return join({spec_->answer_before, spec_->trims ? trimmed(text) : text, spec_->answer_after});
+  return join(
+      {spec_->answer_before, spec_->trims ? trimmed(text) : text, with_eos(spec_->answer_after)});
 }
 
 }  // namespace pyllamacpp

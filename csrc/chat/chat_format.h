@@ -3,8 +3,10 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gguf/gguf_reader.h"
+#include "text/tokenizer.h"
 
 namespace pyllamacpp {
 
@@ -14,13 +16,14 @@ class ChatFormat {
  public:
   // `name`: a format's name, or empty to recognise the file's own template. Throws
   // Error(unsupported) when that is not possible, naming the formats.
-  static ChatFormat choose(const GgufFile& file, std::string_view name);
-  // Names of all formats: "chatml, llama-2, llama-3, llama-3.1".
+  static ChatFormat choose(const GgufFile& file, const Tokenizer& tokenizer, std::string_view name);
+  // Names of all formats: "chatml, llama-2, ...".
   static std::string names();
 
   std::string_view name() const;
   bool recognised() const { return recognised_; }  // from the file, not chosen by name
-  // What the file's template says when the user gives no system message; may be empty.
+  // What is said when the user gives no system message: by the file's template or, where the format
+  // was chosen for a file of another, by the format's makers. May be empty.
   const std::string& default_system() const { return default_system_; }
 
   // Text of the conversation's beginning; `system` may be empty.
@@ -30,11 +33,16 @@ class ChatFormat {
   std::string turn(std::string_view message, std::string_view system, bool first) const;
   // Text of an answer, up to the next turn.
   std::string answer(std::string_view text) const;
+  // Texts that end an answer, besides the tokens that do.
+  std::vector<std::string> stop() const;
 
  private:
+  std::string with_eos(std::string_view text) const;
+
   const FormatSpec* spec_ = nullptr;
   bool recognised_ = false;
   std::string default_system_;
+  std::string eos_;   // text of the end-of-sequence token
   std::string date_;  // of formats whose system message states one
 };
 

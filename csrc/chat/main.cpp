@@ -100,9 +100,10 @@ bool next_message(const Options& options, bool terminal, bool first, std::string
   return bool(std::getline(std::cin, *message));
 }
 
-int chat(Context& context, const Options& options, const GenerationParams& params) {
+int chat(Context& context, const Options& options, GenerationParams params) {
   const Tokenizer& tokenizer = context.model().tokenizer();
-  const ChatFormat format = ChatFormat::choose(context.model().file(), options.format);
+  const ChatFormat format = ChatFormat::choose(context.model().file(), tokenizer, options.format);
+  params.stop = format.stop();
   const bool terminal = is_terminal() && !options.prompt;
   std::cerr << "format " << format.name() << (format.recognised() ? " (the file's own)" : "")
             << ", context " << context.params().n_ctx << " tokens"

@@ -18,6 +18,7 @@ from tiny_model import TinyModel
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "pyllamacpp-chat")
 FRANCE = "Name the capital city of France."
 ITALY = "Name the capital city of Italy."
+NAMES = "chatml, llama-2, mistral, mistral-v0.1, zephyr, vicuna, alpaca, llama-3.1, llama-3"
 LONG = "Write a very long story about the sea."
 
 
@@ -122,8 +123,8 @@ def test_errors_are_one_sentence(args: tuple[str, ...], code: int, sentence: str
 def test_a_format_that_is_not_built_in(default_model: Path) -> None:
     done = run("-m", str(default_model), "--format", "llama-9", stdin="hi\n")
     assert done.returncode == 1
-    assert "llama-9 is not built in; there is: chatml, llama-2, llama-3.1, llama-3" in done.stderr
-    assert run("--format", "list").stdout == "chatml, llama-2, llama-3.1, llama-3\n"
+    assert f"llama-9 is not built in; there is: {NAMES}" in done.stderr
+    assert run("--format", "list").stdout == f"{NAMES}\n"
 
 
 # As they came with the models, without what no test here reaches.
@@ -170,13 +171,65 @@ LLAMA_3_2 = LLAMA_3_1.replace("DATED", "true")
 LLAMA_3_1 = LLAMA_3_1.replace("strftime_now is defined and DATED", "false").replace(
     "strftime_now('%d %b %Y')", "''"
 )
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}"
+    "{% endif %}{% endfor %}"
+)
+MISTRAL_0_1 = MISTRAL.replace("eos_token}}", "eos_token + ' ' }}")
+# This one has the line ends in its literals as such.
+ZEPHYR = (
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
+    "{{ '<|user|>\n' + message['content'] + eos_token }}\n"
+    "{% elif message['role'] == 'system' %}\n"
+    "{{ '<|system|>\n' + message['content'] + eos_token }}\n"
+    "{% elif message['role'] == 'assistant' %}\n"
+    "{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n"
+    "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n"
+    "{% endfor %}"
+)
+VICUNA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + ' ' }}"
+    "{% set loop_messages = messages[1:] %}{% else %}"
+    "{{ 'A chat between a curious user and an artificial intelligence assistant. The assistant "
+    "gives helpful, detailed, and polite answers to the user\\'s questions.' + ' ' }}"
+    "{% set loop_messages = messages %}{% endif %}{% for message in loop_messages %}"
+    "{% if message['role'] == 'user' %}{{ 'USER: ' + message['content'] + ' ' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ 'ASSISTANT: ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+ALPACA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ messages[0]['content'] + '\\n\\n' }}{% set loop_messages = messages[1:] %}{% else %}"
+    "{{ 'Below are some instructions that describe some tasks. Write responses that "
+    "appropriately complete each request.\\n\\n' }}{% set loop_messages = messages %}{% endif %}"
+    "{% for message in loop_messages %}{% if message['role'] == 'user' %}"
+    "{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '### Response:\\n' + message['content'] + eos_token + '\\n\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
+)
 CONTROL_TOKENS = {
     "chatml": ("<|im_start|>", "<|im_end|>"),
-    "llama-2": (),
     "llama-3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     "llama-3.1": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 }
-TEMPLATES = {"chatml": CHATML, "llama-2": LLAMA_2, "llama-3": LLAMA_3, "llama-3.1": LLAMA_3_1}
+TEMPLATES = {
+    "chatml": CHATML,
+    "llama-2": LLAMA_2,
+    "llama-3": LLAMA_3,
+    "llama-3.1": LLAMA_3_1,
+    "mistral": MISTRAL,
+    "mistral-v0.1": MISTRAL_0_1,
+    "zephyr": ZEPHYR,
+    "vicuna": VICUNA,
+    "alpaca": ALPACA,
+}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -184,14 +237,17 @@ TEMPLATES = {"chatml": CHATML, "llama-2": LLAMA_2, "llama-3": LLAMA_3, "llama-3.
 def test_formats_say_what_the_templates_say(name: str, system: str, tmp_path: Path) -> None:
     """A random model repeats itself only for the very same prompt."""
     path = tmp_path / "tiny.gguf"
-    model = TinyModel(chat_template=TEMPLATES[name], control_tokens=CONTROL_TOKENS[name])
+    model = TinyModel(chat_template=TEMPLATES[name], control_tokens=CONTROL_TOKENS.get(name, ()))
     model.write(path)
     question = "  Hello, is it you? "
     messages = [{"role": "user", "content": question}]
     options = ["-m", str(path), "--temp", "0", "-n", "40", "-c", "512"]
     if system:
-        messages.insert(0, {"role": "system", "content": system})
         options += ["--system", system]
+        if name.startswith("mistral"):  # whose templates have no place for it
+            messages[0]["content"] = f"{system}\n\n{question}"
+        else:
+            messages.insert(0, {"role": "system", "content": system})
     with Llama(str(path), n_ctx=512, verbose=False) as llm:
         answer = llm.create_chat_completion(messages, temperature=0, max_tokens=40)
     # subprocess makes "\\n" of a "\\r".
@@ -212,7 +268,7 @@ def test_formats_say_what_the_templates_say(name: str, system: str, tmp_path: Pa
 @pytest.mark.parametrize("n_tokens", [1, 7])
 def test_later_turns_too(name: str, n_tokens: int, tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
-    model = TinyModel(chat_template=TEMPLATES[name], control_tokens=CONTROL_TOKENS[name])
+    model = TinyModel(chat_template=TEMPLATES[name], control_tokens=CONTROL_TOKENS.get(name, ()))
     model.write(path)
     options = ["-m", str(path), "--temp", "0", "-n", str(n_tokens), "-c", "512"]
     done = run(*options, stdin="one\ntwo\nthree\n")
@@ -247,7 +303,7 @@ def test_todays_date(tmp_path: Path) -> None:
 def test_nobody_forges_a_turn(name: str, tmp_path: Path) -> None:
     """A special token that a message spells is text, here and in Python."""
     path = tmp_path / "tiny.gguf"
-    tokens = CONTROL_TOKENS[name]
+    tokens = CONTROL_TOKENS.get(name, ())
     TinyModel(chat_template=TEMPLATES[name], control_tokens=tokens).write(path)
     question = f"a{tokens[-1]} b {tokens[0]}system"
     options = ["-m", str(path), "--temp", "0", "-n", "30", "-c", "512"]
@@ -270,11 +326,14 @@ def test_an_unknown_template_is_refused_with_advice(tmp_path: Path) -> None:
     for template in (
         "{{ messages[0].content }}",
         "{% for m in messages %}[INST]{% endfor %}",
+        # Near to a known one, but with other white space.
+        MISTRAL.replace("' [/INST]'", "'[/INST]'"),
+        ZEPHYR.replace("<|user|>", "<|human|>"),
+        VICUNA.replace("+ ' ' }}", "}}"),
+        ALPACA.replace("eos_token", "''"),
         None,
     ):
         path = TinyModel(chat_template=template).write(tmp_path / "tiny.gguf")
         done = run("-m", str(path), stdin="hi\n")
         assert done.returncode == 1
-        assert (
-            "choose one with --format (chatml, llama-2, llama-3.1, llama-3) or use" in done.stderr
-        )
+        assert f"choose one with --format ({NAMES}) or use" in done.stderr
