@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from . import _core
 from .errors import (
+    CancelledError,
     ContextFullError,
     FormatError,
     InvalidArgumentError,
@@ -147,6 +148,7 @@ class Embedder:
         return_count: Literal[False] = ...,
         *,
         dimensions: int | None = ...,
+        is_cancelled: Callable[[], bool] = ...,
     ) -> Vectors: ...
     @overload
     def embed(
@@ -157,6 +159,7 @@ class Embedder:
         *,
         return_count: Literal[True],
         dimensions: int | None = ...,
+        is_cancelled: Callable[[], bool] = ...,
     ) -> tuple[Vectors, int]: ...
     def embed(
         self,
@@ -166,6 +169,7 @@ class Embedder:
         return_count: bool = False,
         *,
         dimensions: int | None = None,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Vectors | tuple[Vectors, int]:
         """The vector of a text, or a list of them for several; lists of n_embd floats.
 
@@ -178,8 +182,10 @@ class Embedder:
             truncate: cut longer texts off at n_ctx tokens, with one logged warning.
             return_count: return also how many tokens there were, as (vectors, count).
             dimensions: only the first so many values of each vector, before normalizing.
+            is_cancelled: asked before each batch; once it says True, no more is evaluated.
 
         Raises:
+            CancelledError: is_cancelled said so.
             InvalidArgumentError: an input without tokens, a bad token id, a wrong type.
             ContextFullError: an input is longer than n_ctx, with truncate=False.
             OutOfMemoryError. FormatError: the weights give values that are not finite.
@@ -191,7 +197,9 @@ class Embedder:
         texts, is_one = _as_texts(input)
         tokens = self._cut([self._tokens(text, i) for i, text in enumerate(texts)], truncate)
         vectors = [
-            _as_floats(row[:dimensions], normalize) for rows in self._pooled(tokens) for row in rows
+            _as_floats(row[:dimensions], normalize)
+            for rows in self._pooled(tokens, is_cancelled)
+            for row in rows
         ]
         found: list[list[float]] | list[list[list[float]]] = vectors
         if self.pooling_type == LLAMA_POOLING_TYPE_NONE:
@@ -208,6 +216,7 @@ class Embedder:
         encoding_format: Literal["float", "base64"] = "float",
         dimensions: int | None = None,
         normalize: bool = False,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> CreateEmbeddingResponse:
         """The vectors of `embed` in OpenAI's layout.
 
@@ -220,7 +229,11 @@ class Embedder:
             )
         texts, _ = _as_texts(input)
         vectors, n_tokens = self.embed(
-            texts, normalize=normalize, return_count=True, dimensions=dimensions
+            texts,
+            normalize=normalize,
+            return_count=True,
+            dimensions=dimensions,
+            is_cancelled=is_cancelled,
         )
         entries: Sequence[Any] = vectors
         if encoding_format == "base64":
@@ -277,7 +290,7 @@ class Embedder:
 
     # -- evaluation ------------------------------------------------------------------------------
 
-    def _pooled(self, texts: list[list[int]]) -> Iterator[Rows]:
+    def _pooled(self, texts: list[list[int]], is_cancelled: Callable[[], bool]) -> Iterator[Rows]:
         """Of each text in order: its vector, or its tokens' vectors, as rows."""
         import numpy as np
 
@@ -285,7 +298,7 @@ class Embedder:
             # No token changes what came before it: the first needs no other.
             texts = [text[:1] for text in texts]
         for group in _groups(texts, self._n_batch):
-            for text, kept in zip(group, self._evaluate(group), strict=True):
+            for text, kept in zip(group, self._evaluate(group, is_cancelled), strict=True):
                 rows = np.concatenate(kept)
                 if self.pooling_type == LLAMA_POOLING_TYPE_MEAN:
                     rows = rows / len(text)
@@ -296,7 +309,9 @@ class Embedder:
                     )
                 yield rows.astype(np.float32)
 
-    def _evaluate(self, texts: list[list[int]]) -> list[list[npt.NDArray[np.floating]]]:
+    def _evaluate(
+        self, texts: list[list[int]], is_cancelled: Callable[[], bool]
+    ) -> list[list[npt.NDArray[np.floating]]]:
         """What pooling needs of each text's hidden states."""
         kept: list[list[npt.NDArray[np.floating]]] = [[] for _ in texts]
         wants_all = self.pooling_type in (LLAMA_POOLING_TYPE_NONE, LLAMA_POOLING_TYPE_MEAN)
@@ -305,6 +320,8 @@ class Embedder:
             try:
                 # A second round only for a text that is longer than a batch, which is alone.
                 for start in range(0, max(map(len, texts)), context.n_batch):
+                    if is_cancelled():
+                        raise CancelledError("the embedding was cancelled")
                     parts = [text[start : start + context.n_batch] for text in texts]
                     rows = context.embed(
                         [(i, part, "all" if wants_all else "last") for i, part in enumerate(parts)]

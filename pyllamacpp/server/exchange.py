@@ -110,6 +110,15 @@ class Endpoint:
         """Answers a request; only a client that has gone gets no answer."""
         exchange = Exchange(self._service, scope, send, is_anthropic=self._is_anthropic)
         try:
+            if self._service.is_draining:
+                raise ApiError(
+                    503,
+                    "the server is shutting down",
+                    kind="server_error",
+                    code="draining",
+                    retry_after=1,
+                    closes=True,
+                )
             if not self._is_open:
                 self._service.keys.check(scope)
             body = None
@@ -148,7 +157,7 @@ class Endpoint:
         try:
             return await asyncio.wait_for(read(), settings.body_timeout)
         except asyncio.TimeoutError:
-            raise ApiError(408, "the request took too long to arrive") from None
+            raise too_slow() from None
 
     async def _run(self, exchange: Exchange, body: Any, receive: Receive) -> None:
         task = asyncio.ensure_future(self._handler(exchange, body))
@@ -172,6 +181,11 @@ class Endpoint:
         finally:
             task.cancel()
             watcher.cancel()
+
+
+def too_slow() -> ApiError:
+    """For a request that does not arrive."""
+    return ApiError(408, "the request took too long to arrive", closes=True)
 
 
 class _GoneError(Exception):

@@ -23,7 +23,8 @@ from ..log import logger
 class ApiError(Exception):
     """An answer with a status of 400 or more.
 
-    kind: OpenAI's `type`. retry_after: seconds, for a Retry-After header.
+    kind: OpenAI's `type`. retry_after: seconds, for a Retry-After header. closes: the connection
+    takes no further request.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -43,6 +45,8 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if closes:
+            self.headers["Connection"] = "close"
         if status == 401:
             self.headers["WWW-Authenticate"] = "Bearer"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -72,14 +73,17 @@ async def embeddings(exchange: Exchange, body: EmbeddingBody) -> None:
     """POST /v1/embeddings"""
     service = exchange.service
     async with service.gate.place(), service.pool.use(body.model) as (llama, name):
+        gone = threading.Event()
         found = await service.pool.in_thread(
-            lambda: llama.create_embedding(
+            lambda: llama.embedder.create_embedding(
                 body.input,
                 name,
                 encoding_format=body.encoding_format,
                 dimensions=body.dimensions,
                 normalize=True,
-            )
+                is_cancelled=gone.is_set,
+            ),
+            gone.set,
         )
         await exchange.json(found)
 

@@ -58,9 +58,20 @@ class ModelPool:
         """Runs a function that takes its time."""
         return self._threads.submit(function)
 
-    async def in_thread(self, function: Callable[[], _T]) -> _T:
-        """What such a function returns."""
-        return await asyncio.wrap_future(self.submit(function))
+    async def in_thread(
+        self, function: Callable[[], _T], on_cancel: Callable[[], None] = lambda: None
+    ) -> _T:
+        """What such a function returns. on_cancel: asks it to end early.
+
+        A caller that is cancelled waits for the function, so that no model is closed under it.
+        """
+        work = asyncio.wrap_future(self.submit(function))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            on_cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
 
     def find(self, name: str | None) -> Entry:
         """The entry of a name; None: the first. Raises ApiError model_not_found."""

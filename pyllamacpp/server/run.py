@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,26 +16,82 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import FileError
 from .app import create_app
+from .exchange import too_slow
 from .settings import Settings
 
-_HEAD_TIMEOUT = 15.0  # seconds for the head of a request
+_HEAD_TIMEOUT = 15.0  # seconds for the head of a request, at most
+_LINGER = 2.0  # seconds for which a drain leaves idle connections to be told of it
 
 
 class _Protocol(H11Protocol):
-    """Closes connections whose request never comes, or a byte at a time."""
+    """Ends connections whose next request never comes, or a byte at a time.
+
+    head_timeout: seconds from the connection's start, or the last answer's end, to a whole head.
+    """
+
+    head_timeout = _HEAD_TIMEOUT
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Starts the clock of the first request."""
         super().connection_made(transport)
-        self.loop.call_later(_HEAD_TIMEOUT, self._close_unless_asked)
+        self._watch()
 
-    def _close_unless_asked(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        """Stops it once there is a whole head."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Starts the clock of the next request; a body that goes on is none."""
+        super().on_response_complete()
+        self._watch()
+
+    def shutdown(self) -> None:
+        """Begins the drain: a request on a connection that was kept is still told of it."""
+        if self._is_answering:
+            super().shutdown()
+        else:
+            self.loop.call_later(_LINGER, self._close_drained)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _watch(self) -> None:
+        if self._is_answering or self.transport.is_closing():
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.head_timeout, self._close_late)
+
+    def _close_late(self) -> None:
+        if self._is_answering or self.transport.is_closing():
+            return
+        is_in_body = self.cycle is not None and self.cycle.more_body  # of an answered request
+        if not is_in_body and self.conn.trailing_data[0]:
+            error = too_slow()
+            body = json.dumps(error.body()).encode()
+            head = f"HTTP/1.1 {error.status} Request Timeout\r\nContent-Type: application/json\r\n"
+            head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _close_drained(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
 
 class _Server(uvicorn.Server):
-    """Ends by itself, not by the signal, once SIGTERM's drain is over."""
+    """Ends by itself, not by the signal, once SIGTERM's drain is over.
+
+    on_drain: called when that begins.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_drain = on_drain
 
     signal_number: int | None = None
 
@@ -51,6 +108,7 @@ class _Server(uvicorn.Server):
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.signal_number = number
+        self._on_drain()
         self.handle_exit(number, frame)
 
 
@@ -75,10 +133,17 @@ def serve(settings: Settings, announce: Any) -> None:
 
 async def _serve(settings: Settings, listener: socket.socket, announce: Any) -> None:
     app = create_app(settings)
+
+    class Protocol(_Protocol):
+        head_timeout = min(_HEAD_TIMEOUT, settings.body_timeout)
+
+    def drain() -> None:
+        app.state.service.is_draining = True
+
     async with app.router.lifespan_context(app):
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=Protocol,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -91,7 +156,7 @@ async def _serve(settings: Settings, listener: socket.socket, announce: Any) -> 
             config.load()
         except (OSError, ssl.SSLError) as error:
             raise FileError(f"cannot use the TLS files: {error}") from error
-        server = _Server(config)
+        server = _Server(config, drain)
         scheme = "http" if settings.tls_cert is None else "https"
         host, port = listener.getsockname()[:2]
         listener.listen(2048)

@@ -24,10 +24,11 @@ _NOT_FOR_THE_MODEL |= {"max_completion_tokens", "parallel_tool_calls", "max_toke
 
 
 class Service:
-    """The state of one server; made inside its event loop."""
+    """The state of one server; made inside its event loop. is_draining: it takes no new request."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.is_draining = False
         self.pool = ModelPool(settings.all_models, settings.max_models)
         self.keys = Keys(settings.api_keys)
         self.gate = Gate(settings.max_running, settings.max_queue)

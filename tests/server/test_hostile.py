@@ -1,41 +1,17 @@
 """Requests and clients as they should not be: each gets its error, and others go on."""
 
-import json
 import signal
 import socket
+import sys
 import threading
-import time
-import urllib.error
-import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-HEADERS = {"Authorization": "Bearer a-secret", "Content-Type": "application/json"}
-
-
-def post(address: str, path: str, body: bytes) -> tuple[int, dict]:
-    request = urllib.request.Request(address + path, body, HEADERS)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
-
-
-def slots(address: str) -> list[dict]:
-    with urllib.request.urlopen(urllib.request.Request(address + "/slots", None, HEADERS)) as found:
-        return json.load(found)
-
-
-def wait_until(condition) -> None:
-    # A bound of patience for slow machines, nothing that is measured.
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it never came")
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "oracle")]
+from asking import post, slots, wait_until
+from tiny_model import TinyModel
 
 
 @pytest.mark.parametrize(
@@ -119,3 +95,25 @@ def test_many_at_once_and_a_queue_that_is_full(start_server, default_model) -> N
         last.join()
         assert found[-1][0] == 200
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{{ messages[0].content.nothing.more }}", "the chat template fails"),
+        ("{% for", "the chat template cannot be compiled"),
+        ("{{ raise_exception('no such role') }}", "refuses these messages: no such role"),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "the chat template fails"),
+    ],
+)
+def test_a_template_that_fails(start_server, tmp_path, template: str, sentence: str) -> None:
+    model = TinyModel(chat_template=template).write(tmp_path / "tiny.gguf")
+    with start_server("-m", str(model), "-c", "64") as (address, _):
+        body = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}'
+        for path in ("/v1/chat/completions", "/apply-template"):
+            asked = body if "chat" in path else body.replace(b', "max_tokens": 2', b"")
+            status, answer = post(address, path, asked)
+            assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+            assert sentence in answer["error"]["message"]
+        status, _ = post(address, "/v1/completions", b'{"prompt": "a", "max_tokens": 2}')
+        assert status == 200
