@@ -13,6 +13,9 @@ import pexpect
 import pyte
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+from tiny_model import TinyModel
+
 TIMEOUT = 120
 TAKEN = r"\x1b\[\?2004l"
 READY = r"\x1b\[\?2004h"  # the editor waits for a line, and takes pastes whole
@@ -289,3 +292,101 @@ def test_pipes_get_plain_text(
     assert found["finish_reason"] == "stop"
     assert found["prompt_tokens"] > found["completion_tokens"] > 1
     assert found["completion_tokens_per_s"] > 0
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\\n' ~ m.content ~ '<|im_end|>\\n' }}"
+    "{% endfor %}{{ '<|im_start|>assistant\\n' }}"
+)
+
+
+def test_another_model_goes_on_with_the_conversation(start: Start, tmp_path: Path) -> None:
+    other = TinyModel(chat_template=CHATML, n_ctx=512).write(tmp_path / "other.gguf")
+    chat = start("-n", "24")
+    send(chat, FRANCE, "is Paris")
+    send(chat, "/tokens", r"\d+ of 4096 tokens")
+    send(chat, f"/model {other}")
+    send(chat, "/model", "other, context 512 tokens")
+    send(chat, "/tokens", r"\d\d+ of 512 tokens")  # what was said stays, in the other's tokens
+    send(chat, "/set max_tokens 4")
+    send(chat, "Go on.", "cut at 4 tokens")
+    send(chat, "/stats", r"answer 4 tokens")
+    send(chat, "/undo", "taken back")
+    broken = TinyModel(chat_template="{% for").write(tmp_path / "broken.gguf")
+    send(chat, f"/model {broken}", "the chat template cannot be compiled")
+    send(chat, "/model", "other, context 512 tokens")
+    leave(chat)
+    last = json.loads((tmp_path / "data" / "conversations" / "last.json").read_text())
+    assert last["model"] == "other"
+    assert "Paris" in last["messages"][1]["content"]
+
+
+def test_a_data_folder_that_cannot_be_written(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    chat = start("-n", "24", PYLLAMACPP_DATA=str(tmp_path / "file" / "data"))
+    assert "questions are not remembered: cannot write" in chat.before
+    send(chat, FRANCE, "is Paris", "the conversation is not kept: cannot write")
+    send(chat, "Name the capital city of Italy.", "is Rome")
+    assert "is not kept" not in chat.before  # said once
+    send(chat, "/save trip", "cannot write .*trip.json: Not a directory")
+    send(chat, "/load", "saved: none")
+    leave(chat)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"format": "pyllamacpp-conversation", "version": 99}', "is of version 99, this program"),
+        ('{"format": "another", "version": 1}', "is not a saved conversation"),
+        ("{", "is not JSON"),
+        (
+            '{"format": "pyllamacpp-conversation", "version": 1, "messages": [{"role": "user"}]}',
+            "does not hold questions and answers in turn",
+        ),
+    ],
+)
+def test_a_saved_file_that_is_something_else(
+    start: Start,
+    command_path: str,
+    default_model: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    text: str,
+    sentence: str,
+) -> None:
+    folder = tmp_path / "data" / "conversations"
+    folder.mkdir(parents=True)
+    (folder / "old.json").write_text(text)
+    command = [command_path, "chat", "-m", str(default_model), "--resume", "old"]
+    done = subprocess.run(
+        command, input="hi\n", capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    chat = start("-n", "4")
+    send(chat, "/load old", sentence)
+    send(chat, "/tokens", "0 of 4096 tokens")
+    leave(chat)
+    assert (folder / "old.json").read_text() == text
+
+
+def test_a_question_that_is_not_utf8(start: Start, tmp_path: Path) -> None:
+    chat = start("-n", "4")
+    os.write(chat.child_fd, b"Say caf\xe9 \xff\xfe.\r")
+    chat.expect("cut at 4 tokens")
+    chat.expect(READY)
+    send(chat, "/save odd", "saved as odd")
+    send(chat, "/export odd.md", "written")
+    send(chat, FRANCE, "cut at 4 tokens")
+    leave(chat)
+    again = start("-n", "4", "--resume", "odd")
+    send(again, "/regen", "cut at 4 tokens")
+    again.send("\x12caf")  # Ctrl-R: it is remembered
+    again.expect("I-search backward: .*caf")
+    again.send("\x07")
+    leave(again)
+    said = json.loads((tmp_path / "data" / "conversations" / "odd.json").read_text())
+    question = said["messages"][0]["content"]
+    assert question.encode("utf-8", "surrogateescape") == b"Say caf\xe9 \xff\xfe."
+    assert b"Say caf\xe9 \xff\xfe." in (tmp_path / "odd.md").read_bytes()

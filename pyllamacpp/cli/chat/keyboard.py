@@ -127,7 +127,14 @@ def _history() -> History:
     except OSError as error:
         status(f"questions are not remembered: cannot write {path}: {error.strerror}")
         return InMemoryHistory()
-    return FileHistory(str(path))
+
+    class Questions(FileHistory):
+        """In UTF-8; of what was typed otherwise, question marks stand for the odd bytes."""
+
+        def store_string(self, string: str) -> None:
+            super().store_string(string.encode("utf-8", "replace").decode("utf-8"))
+
+    return Questions(str(path))
 
 
 def _completer(complete: Complete) -> Completer:
