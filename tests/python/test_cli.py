@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,31 @@ def test_ctrl_c_exits_with_130(command_path: str, default_model: Path) -> None:
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.read(1)
         os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks for the mapped model")
+@pytest.mark.parametrize(
+    "command",
+    [("bench", "-r", "1000"), ("perplexity", "-c", "32", "-f", "TEXT")],
+    ids=lambda c: c[0],
+)
+def test_ctrl_c_leaves_long_work(
+    command_path: str, default_model: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Ctrl-C once the model is in: exit code 130, no traceback, well before the work's end."""
+    text = tmp_path / "text"
+    text.write_text("A long text of many words. " * 200_000)
+    args = [str(text) if part == "TEXT" else part for part in command]
+    args = [command_path, args[0], "-m", str(default_model), *args[1:]]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while default_model.name not in maps.read_text():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
     assert b"Traceback" not in errors
