@@ -9,6 +9,10 @@
 #include <intrin.h>
 #elif defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(PYLLAMACPP_HAVE_NEON) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(PYLLAMACPP_HAVE_NEON) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace pyllamacpp::cpu {
@@ -21,6 +25,14 @@ namespace avx2 {
 extern const KernelTable table;
 }
 namespace avx512vnni {
+extern const KernelTable table;
+}
+#endif
+#ifdef PYLLAMACPP_HAVE_NEON
+namespace neon {
+extern const KernelTable table;
+}
+namespace neon_dotprod {
 extern const KernelTable table;
 }
 #endif
@@ -65,6 +77,22 @@ bool has_avx512vnni() {
 }
 #endif
 
+#ifdef PYLLAMACPP_HAVE_NEON
+// NEON itself is part of every AArch64 system; the dot product came with ARMv8.2 to 8.4.
+bool has_dotprod() {
+#if defined(__APPLE__)
+  int present = 0;
+  size_t size = sizeof present;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &present, &size, nullptr, 0) == 0 && present;
+#elif defined(__linux__)
+  constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
+  return (getauxval(AT_HWCAP) & kAsimdDp) != 0;
+#else
+  return false;
+#endif
+}
+#endif
+
 }  // namespace
 
 const std::vector<const KernelTable*>& available_tiers() {
@@ -73,6 +101,10 @@ const std::vector<const KernelTable*>& available_tiers() {
 #ifdef PYLLAMACPP_HAVE_AVX2
     if (has_avx512vnni()) found.push_back(&avx512vnni::table);
     if (has_avx2()) found.push_back(&avx2::table);
+#endif
+#ifdef PYLLAMACPP_HAVE_NEON
+    if (has_dotprod()) found.push_back(&neon_dotprod::table);
+    found.push_back(&neon::table);
 #endif
     found.push_back(&scalar::table);
     return found;
