@@ -23,6 +23,7 @@ from . import messages, requests, responses
 from . import openai_endpoints as openai
 from .exchange import Endpoint, Exchange, Handler
 from .failure import ApiError
+from .page import page_files
 from .service import Service
 from .settings import Settings
 
@@ -91,6 +92,10 @@ def create_app(settings: Settings) -> Starlette:
     routes.append(
         Route("/openapi.json", Endpoint(service, openapi, None, is_open=True), methods=["GET"])
     )
+    routes += [
+        Route(path, Endpoint(service, file, None, is_open=True), methods=["GET"])
+        for path, file in page_files().items()
+    ]
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

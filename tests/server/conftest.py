@@ -66,6 +66,6 @@ def city_schema() -> dict[str, object]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_server() -> "Callable[..., object]":
     return started

@@ -56,6 +56,8 @@ def test_content(unpacked):
         f"pyllamacpp/_core{extension}",
         "pyllamacpp/pyllamacpp_kernels.h",
         "pyllamacpp/py.typed",
+        "pyllamacpp/server/static/index.html",
+        "pyllamacpp/server/static/app.js",
         "pyllamacpp_convert/__init__.py",
         (scripts / "pyllamacpp-chat").relative_to(unpacked).as_posix(),
     } <= names
