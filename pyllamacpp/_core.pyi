@@ -141,6 +141,20 @@ class GpuInfo:
     @property
     def tier(self) -> str: ...
 
+class RopeOverrides:
+    def __init__(
+        self,
+        *,
+        scaling_type: int = -1,
+        freq_base: float = 0,
+        freq_scale: float = 0,
+        ext_factor: float = -1,
+        attn_factor: float = 1,
+        beta_fast: float | None = None,
+        beta_slow: float | None = None,
+        orig_ctx: int = 0,
+    ) -> None: ...
+
 class Model:
     def __init__(
         self,
@@ -151,6 +165,7 @@ class Model:
         n_threads: int = 0,
         n_gpu_layers: int = 0,
         progress: Callable[[float], bool | None] | None = None,
+        overrides: Mapping[str, bool | int | float | str] = ...,
     ) -> None: ...
     @property
     def n_gpu_layers(self) -> int: ...
@@ -203,6 +218,7 @@ class Context:
         type_v: str = "f16",
         measure_inputs: bool = False,
         n_parallel: int = 0,
+        rope: RopeOverrides = ...,
     ) -> None: ...
     @property
     def n_ctx(self) -> int: ...
@@ -378,6 +394,8 @@ def plan_memory(
     repack: Literal["auto", "never"] = "auto",
     available: int = 0,
     n_parallel: int = 1,
+    rope: RopeOverrides = ...,
+    overrides: Mapping[str, bool | int | float | str] = ...,
 ) -> MemoryPlan: ...
 def require_fit(path: str, plan: MemoryPlan) -> None: ...
 def available_memory(root: str = "") -> int: ...

@@ -110,6 +110,7 @@ class Embedder:
         *,
         type_k: str = "f16",
         type_v: str = "f16",
+        rope: _core.RopeOverrides | None = None,
     ) -> None:
         """Takes note of what the context will be.
 
@@ -117,6 +118,7 @@ class Embedder:
         n_batch: tokens evaluated in one pass at most. n_threads: 0: a fitting number.
         pooling_type: one of the LLAMA_POOLING_TYPE_ numbers, see `pooling_of`.
         type_k, type_v: what the keys and values of a text are kept in while it is evaluated.
+        rope: settings in place of the file's.
         """
         self.model = model
         self.n_ctx = n_ctx or model.config.n_ctx_train
@@ -124,6 +126,8 @@ class Embedder:
         self._n_batch = min(n_batch, self.n_ctx)
         self._n_threads = n_threads
         self._types: dict[str, Any] = {"type_k": type_k, "type_v": type_v}
+        if rope is not None:
+            self._types["rope"] = rope
         self._lock = threading.Lock()
         self._context: _core.Context | None = None
         self._has_room_for = 0  # tokens evaluated together, as far as memory was looked at

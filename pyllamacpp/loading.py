@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from . import _core
@@ -27,12 +27,15 @@ def load(
     repack: Repack = "auto",
     shrink: bool = False,
     n_parallel: int = 1,
+    rope: _core.RopeOverrides | None = None,
+    overrides: Mapping[str, bool | int | float | str] | None = None,
     progress: Callable[[float], bool | None] | None = None,
 ) -> tuple[_core.Model, _core.Context]:
     """The model and a context, if they fit into the memory there is.
 
     n_ctx: 0 is the model's own. shrink: take the largest context that fits instead of refusing.
     n_parallel: how many texts of n_ctx tokens the cache has room for at a time.
+    rope: settings in place of the file's. overrides: metadata in place of the file's.
     progress: told the share of the weights that is loaded; False raises CancelledError.
 
     Raises OutOfMemoryError before anything is loaded, saying what would fit, and what loading
@@ -45,10 +48,12 @@ def load(
         "type_k": type_k,
         "type_v": type_v,
         "n_parallel": n_parallel,
+        "rope": _core.RopeOverrides() if rope is None else rope,
     }
-    plan = _core.plan_memory(path, n_ctx=n_ctx, repack=repack, **shape)
+    asked: dict[str, Any] = {"repack": repack, "overrides": dict(overrides or {}), **shape}
+    plan = _core.plan_memory(path, n_ctx=n_ctx, **asked)
     if shrink and not plan.fits and 0 < plan.most_ctx < plan.n_ctx:
-        plan = _core.plan_memory(path, n_ctx=plan.most_ctx, repack=repack, **shape)
+        plan = _core.plan_memory(path, n_ctx=plan.most_ctx, **asked)
     _core.require_fit(path, plan)
     if not plan.fits_in_memory:
         logger.warning(
@@ -58,16 +63,31 @@ def load(
             plan.mapped / 2**30,
             (plan.available - plan.own) / 2**30,
         )
-    model = _core.Model(path, repack=plan.repack, n_threads=n_threads, progress=progress)
+    model = _core.Model(
+        path,
+        repack=plan.repack,
+        n_threads=n_threads,
+        progress=progress,
+        overrides=asked["overrides"],
+    )
     return model, _context(model, plan.n_ctx, shape)
 
 
-def add_context(model: _core.Model, path: str, *, n_ctx: int = 0, **shape: Any) -> _core.Context:
+def add_context(
+    model: _core.Model,
+    path: str,
+    *,
+    n_ctx: int = 0,
+    overrides: Mapping[str, bool | int | float | str] | None = None,
+    **shape: Any,
+) -> _core.Context:
     """Another context of a model that is loaded; the arguments are those of `load`.
 
     Raises OutOfMemoryError when its keys and values and working memory do not fit.
     """
-    plan = _core.plan_memory(path, n_ctx=n_ctx, repack="never", **shape)
+    plan = _core.plan_memory(
+        path, n_ctx=n_ctx, repack="never", overrides=dict(overrides or {}), **shape
+    )
     wanted = plan.kv + plan.scratch
     if wanted > plan.available:
         raise OutOfMemoryError(

@@ -7,7 +7,6 @@ cannot be honoured raises `UnsupportedError` naming it.
 
 from __future__ import annotations
 
-import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -465,17 +464,22 @@ _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
-    "kv_overrides": (None,),
-    "rope_scaling_type": (None, -1),
     "attention_type": (None, -1),
-    "yarn_ext_factor": (None, -1.0),
-    "yarn_attn_factor": (None, 1.0),
-    "yarn_beta_fast": (None, 32.0),
-    "yarn_beta_slow": (None, 1.0),
-    "yarn_orig_ctx": (None, 0),
     "lora_base": (None,),
     "tokenizer": (None,),
     "spm_infill": (None, False),
+}
+
+# The core's name, the default (the file's setting) and whether it must be an integer.
+_ROPE_ARGUMENTS: dict[str, tuple[str, float, bool]] = {
+    "rope_scaling_type": ("scaling_type", -1, True),
+    "rope_freq_base": ("freq_base", 0.0, False),
+    "rope_freq_scale": ("freq_scale", 0.0, False),
+    "yarn_ext_factor": ("ext_factor", -1.0, False),
+    "yarn_attn_factor": ("attn_factor", 1.0, False),
+    "yarn_beta_fast": ("beta_fast", 32.0, False),
+    "yarn_beta_slow": ("beta_slow", 1.0, False),
+    "yarn_orig_ctx": ("orig_ctx", 0, True),
 }
 
 # No arguments of llama-cpp-python (any more), but front ends pass them.
@@ -558,28 +562,25 @@ def old_arguments(old: Mapping[str, object], arguments: Mapping[str, Any]) -> di
     return {name: "f32" for name in ("type_k", "type_v") if arguments[name] is None}
 
 
-def check_rope_arguments(arguments: Mapping[str, Any], metadata: Mapping[str, object]) -> None:
-    """rope_freq_base and rope_freq_scale may only say what the file's metadata says.
+def rope_overrides(arguments: Mapping[str, Any]) -> _core.RopeOverrides:
+    """The constructor's RoPE arguments; those at their defaults leave the file's settings.
 
-    Raises UnsupportedError, naming both values.
+    Raises InvalidArgumentError for what is no number; ranges are checked with the file's settings.
     """
-    prefix = f"{metadata.get('general.architecture')}.rope."
+    from . import _core
 
-    def stated(key: str) -> float:
-        value = metadata.get(prefix + key)
-        return float(value) if isinstance(value, int | float) else 0.0
-
-    factor = stated("scaling.factor") or stated("scale_linear") or 1.0
-    own = {"rope_freq_base": stated("freq_base") or 10000.0, "rope_freq_scale": 1 / factor}
-    for name, value in own.items():
-        wanted = arguments[name]
-        if not wanted:
+    values: dict[str, Any] = {}
+    for name, (key, default, is_integer) in _ROPE_ARGUMENTS.items():
+        value = arguments[name]
+        if value is None or value == default:
             continue
-        if not isinstance(wanted, int | float) or not math.isclose(wanted, value, rel_tol=1e-6):
-            raise UnsupportedError(
-                f"{name}={wanted!r:.80} would change the result, as the file's is {value:g}; "
-                "another is not supported by this release: leave it out, or 0"
-            )
+        if isinstance(value, bool) or not isinstance(value, int if is_integer else int | float):
+            kind = "an integer" if is_integer else "a number"
+            raise InvalidArgumentError(f"{name} must be {kind}, found {value!r:.80}")
+        if abs(value) >= 1 << 62:
+            raise InvalidArgumentError(f"{name} is out of range: {value!r:.80}")
+        values[key] = value
+    return _core.RopeOverrides(**values)
 
 
 def check_completion_arguments(arguments: Mapping[str, object]) -> None:

@@ -29,9 +29,9 @@ from .params import (
     RANDOM_SEED,
     SeedSource,
     check_load_arguments,
-    check_rope_arguments,
     kv_type,
     old_arguments,
+    rope_overrides,
 )
 from .state import LlamaState
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .drafting import DraftModel
 
 _T = TypeVar("_T")
+# Constructor arguments that contexts of one model share.
+_OF_THE_WEIGHTS = ("model_path", "vocab_only", "n_gpu_layers", "kv_overrides")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,14 @@ class Session:
                 text stays the same.
             progress_callback: told the share of the weights that is loaded, 0 to 1; False ends
                 loading with CancelledError.
-            rope_freq_base, rope_freq_scale: 0, or what the file says.
+            rope_freq_base (> 1), rope_freq_scale (> 0: 1 / how many times longer),
+                rope_scaling_type (a LLAMA_ROPE_SCALING_TYPE_ number), yarn_beta_fast,
+                yarn_beta_slow, yarn_orig_ctx (tokens): in place of the file's; at their defaults
+                the file's count.
+            yarn_ext_factor: the share of its own that a fast dimension keeps; more than 0 makes
+                YaRN of linear scaling. yarn_attn_factor (> 0): times the file's.
+            kv_overrides: metadata in place of the file's, of the same type; a key that the file
+                has not is added.
             old: what front ends still pass: n_parts=-1, device=None; f16_kv=False asks for a
                 float32 KV cache.
 
@@ -168,10 +177,17 @@ class Session:
         self._set_up(arguments)
         started = perf_counter()
         if vocab_only:
-            self._model = self._open(lambda: _core.Model(self.model_path, vocab_only=True))
+            self._model = self._open(
+                lambda: _core.Model(self.model_path, vocab_only=True, overrides=self._overrides())
+            )
         else:
             self._model, context = self._open(
-                lambda: load(self.model_path, progress=progress_callback, **self._shape())
+                lambda: load(
+                    self.model_path,
+                    progress=progress_callback,
+                    overrides=self._overrides(),
+                    **self._shape(),
+                )
             )
             self._engine = Engine(self._model, context, logits_all=logits_all)
             self._embedder = self._make_embedder(self._model)
@@ -244,9 +260,6 @@ class Session:
         if self.verbose:
             log.turn_on()
         self.model_path = str(resolve_model(a["model_path"]))
-        if a["rope_freq_base"] or a["rope_freq_scale"]:
-            header = self._open(lambda: _core.Model(self.model_path, vocab_only=True))
-            check_rope_arguments(a, header.metadata)
 
     def _shape(self) -> dict[str, Any]:
         """What the arguments say of the context."""
@@ -259,25 +272,29 @@ class Session:
             "type_k": kv_type("type_k", a["type_k"]),
             "type_v": kv_type("type_v", a["type_v"]),
             "n_parallel": a["n_parallel"],
+            "rope": rope_overrides(a),
         }
+
+    def _overrides(self) -> dict[str, bool | int | float | str]:
+        return self._arguments["kv_overrides"] or {}
 
     def new_context(self, **changes: Any) -> Self:
         """Another one like this over the same weights, with a context of its own.
 
         changes: constructor arguments that differ; those of the weights (model_path, vocab_only,
-        n_gpu_layers) cannot.
+        n_gpu_layers, kv_overrides) cannot.
 
         Raises OutOfMemoryError when it does not fit, and what the constructor raises.
         """
         for name in changes:
-            if name not in self._arguments or name in ("model_path", "vocab_only", "n_gpu_layers"):
+            if name not in self._arguments or name in _OF_THE_WEIGHTS:
                 raise TypeError(f"new_context() cannot change {name!r}")
         model = self.engine.model
         arguments = {**self._arguments, **changes}
         check_load_arguments(arguments)
         other = object.__new__(type(self))
         other._set_up(arguments)
-        context = add_context(model, self.model_path, **other._shape())
+        context = add_context(model, self.model_path, overrides=self._overrides(), **other._shape())
         other._model = model
         other._engine = Engine(model, context, logits_all=arguments["logits_all"])
         other._embedder = other._make_embedder(model)
@@ -302,6 +319,7 @@ class Session:
             self._arguments["pooling_type"],
             type_k=shape["type_k"],
             type_v=shape["type_v"],
+            rope=shape["rope"],
         )
 
     def load_lora(self, path: str | os.PathLike[str]) -> _core.Adapter:

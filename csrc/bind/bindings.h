@@ -51,12 +51,15 @@ DType kv_type_named(const char* argument, const std::string& name);
 // Python objects from what a file holds. Text that is not UTF-8 gets U+FFFD.
 pybind11::str to_str(std::string_view text);
 pybind11::dict metadata_dict(const GgufFile& file);
+// A dict of the user's. Throws Error(invalid_argument) for what is no int, float, bool or str.
+MetaOverrides overrides_of(const pybind11::dict& values);
 pybind11::list tensor_list(const std::vector<TensorInfo>& tensors);
 
 void register_errors(pybind11::module_& m);
 void register_gguf(pybind11::module_& m);
 void register_tokenizer(pybind11::module_& m);
 void register_model(pybind11::module_& m);
+void register_rope(pybind11::module_& m);
 void register_memory_plan(pybind11::module_& m);
 void register_limits(pybind11::module_& m);
 void register_gpus(pybind11::module_& m);

@@ -46,6 +46,36 @@ py::dict metadata_dict(const GgufFile& file) {
   return dict;
 }
 
+MetaOverrides overrides_of(const py::dict& values) {
+  MetaOverrides overrides;
+  for (const auto& [key, value] : values) {
+    if (!py::isinstance<py::str>(key))
+      fail(ErrorKind::invalid_argument, "kv_overrides: a key is a string, found ",
+           std::string(py::repr(key)));
+    const auto name = key.cast<std::string>();
+    if (py::isinstance<py::bool_>(value)) {
+      overrides.emplace_back(name, value.cast<bool>());
+    } else if (py::isinstance<py::int_>(value)) {
+      int overflow = 0;
+      const long long small = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+      if (overflow != 0)
+        fail(ErrorKind::invalid_argument, "kv_overrides: ", name, " must lie in -2^63 .. 2^63 - 1");
+      if (small < 0)
+        overrides.emplace_back(name, int64_t(small));
+      else
+        overrides.emplace_back(name, uint64_t(small));
+    } else if (py::isinstance<py::float_>(value)) {
+      overrides.emplace_back(name, value.cast<double>());
+    } else if (py::isinstance<py::str>(value)) {
+      overrides.emplace_back(name, value.cast<std::string>());
+    } else {
+      fail(ErrorKind::invalid_argument, "kv_overrides: ", name,
+           " must be an int, a float, a bool or a string, found ", std::string(py::repr(value)));
+    }
+  }
+  return overrides;
+}
+
 py::list tensor_list(const std::vector<TensorInfo>& tensors) {
   py::list list;
   for (const TensorInfo& t : tensors)
@@ -64,7 +94,8 @@ void register_gguf(py::module_& m) {
       .def_readonly("offset", &Tensor::offset, "of the data, from the start of its file");
   py::class_<GgufSet>(m, "GgufFile",
                       "The header of a GGUF file (versions 2 and 3), all parts of a split one.")
-      .def(py::init(&GgufSet::open), py::arg("path"), py::call_guard<py::gil_scoped_release>())
+      .def(py::init([](const std::string& path) { return GgufSet::open(path); }), py::arg("path"),
+           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("version", [](const GgufSet& s) { return s.first().version(); })
       .def_property_readonly("alignment", [](const GgufSet& s) { return s.first().alignment(); })
       .def_property_readonly("n_parts", &GgufSet::n_parts)

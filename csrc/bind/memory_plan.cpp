@@ -29,8 +29,10 @@ void register_memory_plan(py::module_& m) {
       "plan_memory",
       [](const std::string& path, int32_t n_ctx, int32_t n_batch, int32_t n_threads,
          int32_t n_threads_batch, const std::string& type_k, const std::string& type_v,
-         const std::string& repack, uint64_t available, int32_t n_parallel) {
+         const std::string& repack, uint64_t available, int32_t n_parallel,
+         const RopeOverrides& rope, const py::dict& overrides) {
         ContextParams params;
+        params.rope = rope;
         params.n_parallel = n_parallel;
         params.n_ctx = n_ctx;
         params.n_batch = n_batch;
@@ -38,13 +40,15 @@ void register_memory_plan(py::module_& m) {
         params.n_threads_batch = n_threads_batch;
         params.type_k = kv_type_named("type_k", type_k);
         params.type_v = kv_type_named("type_v", type_v);
+        const MetaOverrides set = overrides_of(overrides);
         const py::gil_scoped_release release;
-        return plan_memory(path, params, repack_named(repack), available);
+        return plan_memory(path, params, repack_named(repack), available, set);
       },
       py::arg("path"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
       py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("type_k") = "f16",
       py::arg("type_v") = "f16", py::arg("repack") = "auto", py::arg("available") = 0,
-      py::arg("n_parallel") = 1,
+      py::arg("n_parallel") = 1, py::arg("rope") = RopeOverrides(),
+      py::arg("overrides") = py::dict(),
       "The plan from the file's header alone; available=0 is what this process may take now.");
   m.def("require_fit", &require_fit, py::arg("path"), py::arg("plan"),
         "Raises OutOfMemoryError that says what would fit unless the plan fits.");

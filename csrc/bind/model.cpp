@@ -32,8 +32,10 @@ void register_model(py::module_& m) {
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A GGUF file, ready to run.")
       .def(py::init([](const std::string& path, bool vocab_only, const std::string& repack,
-                       int32_t n_threads, int32_t n_gpu_layers, const py::object& progress) {
-             ModelParams params{vocab_only, repack_named(repack), n_threads, n_gpu_layers};
+                       int32_t n_threads, int32_t n_gpu_layers, const py::object& progress,
+                       const py::dict& overrides) {
+             ModelParams params{vocab_only, repack_named(repack), n_threads, n_gpu_layers,
+                                overrides_of(overrides)};
              if (!progress.is_none())
                params.progress = [&progress](double share) {
                  const py::gil_scoped_acquire gil;
@@ -45,7 +47,7 @@ void register_model(py::module_& m) {
            }),
            py::arg("path"), py::kw_only(), py::arg("vocab_only") = false,
            py::arg("repack") = "auto", py::arg("n_threads") = 0, py::arg("n_gpu_layers") = 0,
-           py::arg("progress") = py::none())
+           py::arg("progress") = py::none(), py::arg("overrides") = py::dict())
       .def_property_readonly("path", [](const Model& m) { return to_str(m.file().name()); })
       .def_property_readonly("metadata", [](const Model& m) { return metadata_dict(m.file()); })
       .def_property_readonly("tensors",
@@ -59,7 +61,8 @@ void register_model(py::module_& m) {
       .def_property_readonly("repack", [](const Model& m) { return repack_name(m.repack()); })
       .def(
           "identity", [](const Model& m) { return py::bytes(m.files().identity()); },
-          "What tells the model from others: its file's header and some bytes of every tensor.")
+          "What tells the model from others: its file's header, what overrides it and some bytes "
+          "of every tensor.")
       .def_property_readonly("vocab_only", &Model::vocab_only)
       .def_property_readonly("n_params", &Model::n_params)
       .def_property_readonly("n_bytes", &Model::n_bytes);

@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, m) {
   register_gguf(m);
   register_tokenizer(m);
   register_model(m);
+  register_rope(m);
   register_limits(m);
   register_gpus(m);
   register_memory_plan(m);

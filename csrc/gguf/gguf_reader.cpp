@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "base/error.h"
 #include "gguf/byte_cursor.h"
@@ -27,6 +28,12 @@ const T* scalar_as(const MetaContent& content) {
   return scalar ? std::get_if<T>(scalar) : nullptr;
 }
 
+MetaType type_of(const MetaOverride& value) {
+  constexpr MetaType kTypes[] = {MetaType::u64, MetaType::i64, MetaType::f64, MetaType::boolean,
+                                 MetaType::string};
+  return kTypes[value.index()];
+}
+
 bool is_integer(MetaType type) {
   switch (type) {
     case MetaType::u8:
@@ -41,6 +48,14 @@ bool is_integer(MetaType type) {
     default:
       return false;
   }
+}
+
+// What a value has to be to stand in place of one of this type.
+const char* kind_of(MetaType type) {
+  if (is_integer(type)) return "an integer";
+  if (type == MetaType::f32 || type == MetaType::f64) return "a float";
+  if (type == MetaType::boolean) return "a bool";
+  return type == MetaType::string ? "a string" : "an array";
 }
 
 }  // namespace
@@ -66,6 +81,39 @@ GgufFile GgufFile::parse(std::span<const std::byte> bytes, std::string name) {
 
 const MetaValue* GgufFile::find(std::string_view key) const {
   return find_sorted(metadata_, metadata_by_key_, &MetaValue::key, key);
+}
+
+void GgufFile::override_value(const std::string& key, const MetaOverride& value) {
+  const auto printable = [](char c) { return c > 0x20 && c < 0x7f; };
+  if (key.empty() || !std::ranges::all_of(key, printable))
+    fail(ErrorKind::invalid_argument, "kv_overrides: ", quoted(key), " is no key of a GGUF file");
+  if (key == "general.alignment" || key.starts_with("split."))
+    fail(ErrorKind::invalid_argument, "kv_overrides: ", quoted(key),
+         " says how the file lies and cannot be overridden");
+  MetaValue set{{}, type_of(value), MetaScalar()};
+  if (const std::string* text = std::get_if<std::string>(&value)) {
+    set.value = MetaScalar(std::string_view(overrides_.emplace_back(*text)));
+  } else {
+    std::visit(
+        [&](const auto& plain) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(plain)>, std::string>)
+            set.value = MetaScalar(plain);
+        },
+        value);
+  }
+  const auto at = std::ranges::lower_bound(metadata_by_key_, std::string_view(key), {},
+                                           [&](size_t i) { return metadata_[i].key; });
+  if (at != metadata_by_key_.end() && metadata_[*at].key == key) {
+    MetaValue& found = metadata_[*at];
+    if (std::string_view(kind_of(found.type)) != kind_of(set.type))
+      fail(ErrorKind::invalid_argument, "kv_overrides: ", quoted(key), " is ", kind_of(set.type),
+           "; in ", name_, " it is ", kind_of(found.type));
+    found.value = set.value;
+    return;
+  }
+  set.key = overrides_.emplace_back(key);
+  metadata_by_key_.insert(at, metadata_.size());
+  metadata_.push_back(set);
 }
 
 const TensorInfo* GgufFile::find_tensor(std::string_view name) const {

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -72,6 +73,10 @@ class MetaArrayReader {
   size_t position_ = 0;  // of the next element in array_.data
 };
 
+// Values that a user sets in place of a file's, by key.
+using MetaOverride = std::variant<uint64_t, int64_t, double, bool, std::string>;
+using MetaOverrides = std::vector<std::pair<std::string, MetaOverride>>;
+
 struct TensorInfo {
   std::string_view name;
   DType type;
@@ -98,7 +103,11 @@ class GgufFile {
   const std::vector<TensorInfo>& tensors() const { return tensors_; }   // in file order
   const MetaValue* find(std::string_view key) const;                    // nullptr: absent
   const TensorInfo* find_tensor(std::string_view name) const;           // nullptr: absent
-  const MappedFile* map() const { return map_.get(); }                  // nullptr after parse()
+  // Puts a value in place of the file's, or beside its values where it has none of that key.
+  // Throws Error(invalid_argument) for a value of another kind than the file's (integers of every
+  // width are one), and for keys that say how the file itself lies.
+  void override_value(const std::string& key, const MetaOverride& value);
+  const MappedFile* map() const { return map_.get(); }  // nullptr after parse()
 
   // Typed access. A key of another type is Error(format) naming key, found and expected type; the
   // first form also when the key is absent. Integers of any width and sign convert when the value
@@ -140,6 +149,7 @@ class GgufFile {
   uint32_t version_ = 0;
   uint64_t alignment_ = 32;
   std::vector<MetaValue> metadata_;
+  std::list<std::string> overrides_;  // text that metadata_ refers to: a list, since it stays put
   std::vector<TensorInfo> tensors_;
   // Indices in the order of the names. Sorted rather than hashed: a hostile file cannot make a
   // look-up slow by colliding names.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,19 @@ GgufSet GgufSet::open(const std::string& path) {
   set.parts_.push_back(GgufFile::open(path));
   if (split_count(set.first()) > 1) set.open_others();
   set.index_tensors();
+  return set;
+}
+
+GgufSet GgufSet::open(const std::string& path, const MetaOverrides& overrides) {
+  GgufSet set = open(path);
+  for (const auto& [key, value] : overrides) {
+    set.parts_.front().override_value(key, value);
+    std::ostringstream text;
+    text.precision(17);
+    std::visit([&](const auto& plain) { text << key << ' ' << value.index() << ' ' << plain; },
+               value);
+    set.overridden_ += text.str() + '\0';
+  }
   return set;
 }
 
@@ -99,6 +113,7 @@ std::string GgufSet::identity() const {
     return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   };
   std::string all(chars(file.first(size_t(header))));
+  all += overridden_;
   for (const TensorInfo& t : tensors_) {
     all.append(t.name).append(" ").append(traits(t.type).name);
     for (const uint64_t n : t.shape) all.append(" ").append(std::to_string(n));

@@ -78,7 +78,7 @@ class Loader {
 }  // namespace
 
 Model::Model(const std::string& path, const ModelParams& params)
-    : files_(GgufSet::open(path)), repack_(params.repack) {
+    : files_(GgufSet::open(path, params.overrides)), repack_(params.repack) {
   tokenizer_ = load_tokenizer(file());
   if (params.vocab_only && !file().find("general.architecture")) return;
   config_ = params.vocab_only ? ModelConfig{} : read_config(files_);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "gguf/gguf_set.h"
@@ -16,6 +18,7 @@ struct RopeScaling {
   int64_t original_context = 0;  // what the model was trained for
   double beta_fast = 32;         // YaRN: dimensions that turn more often than this are kept,
   double beta_slow = 1;          // and those that turn less often are stretched whole
+  double extrapolation = 1;      // YaRN: the share of its own that a kept dimension keeps
   // Divisors per frequency: LLaMA 3's, or LongRoPE's for contexts up to the original and beyond.
   std::vector<float> factors, short_factors, long_factors;
 };
@@ -25,6 +28,24 @@ struct Rope {
   double theta = 10000;
   RopeScaling scaling;
 };
+
+// What a user sets in place of what the file says, for one context.
+struct RopeOverrides {
+  std::optional<RopeScaling::Kind> kind;
+  double theta = 0;             // 0: the file's
+  double frequency_scale = 0;   // 1 / factor; 0: the file's
+  double extrapolation = -1;    // more than 0 makes YaRN of linear scaling; negative: 1 for YaRN
+  double attention_factor = 1;  // times the file's
+  std::optional<double> beta_fast, beta_slow;
+  int64_t original_context = 0;  // 0: the file's
+
+  // What they change, as text; empty: nothing.
+  std::string description() const;
+};
+
+// The file's RoPE with them applied. Throws Error(invalid_argument) naming the constructor's
+// argument for a value out of range, or one that has no meaning for the kind of scaling.
+Rope with_overrides(Rope rope, const RopeOverrides& overrides);
 
 // What one context uses.
 struct RopeTable {

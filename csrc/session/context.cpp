@@ -39,8 +39,8 @@ std::vector<Backend*> kv_backends(const Model& model) {
   return backends;
 }
 
-AttentionShape attention_shape(const ModelConfig& c, int32_t n_ctx) {
-  RopeTable rope = rope_table(c.rope, n_ctx);
+AttentionShape attention_shape(const ModelConfig& c, const ContextParams& p) {
+  RopeTable rope = rope_table(with_overrides(c.rope, p.rope), p.n_ctx);
   return {c.n_heads,   c.n_kv_heads,  c.head_dim,
           c.rope.dims, c.rope_layout, std::move(rope.frequencies),
           rope.scale,  c.window,      c.norm_eps};
@@ -58,6 +58,7 @@ ContextParams with_defaults(const ModelConfig& config, const Backend& backend, C
     p.n_threads_batch = p.n_threads;
   in_range("max_sequences", p.max_sequences, 1, kMostSequences);
   in_range("n_parallel", p.n_parallel, 0, kMostSequences);
+  with_overrides(config.rope, p.rope);  // throws for what cannot be
   for (const auto& [name, type] : {std::pair{"type_k", p.type_k}, std::pair{"type_v", p.type_v}})
     if (!backend.supports_kv(type, config.head_dim))
       fail(ErrorKind::unsupported, name, "=", traits(type).name, " is not possible with heads of ",
@@ -73,13 +74,8 @@ int64_t kv_tokens(const ContextParams& p, int32_t page_tokens) {
 }
 
 StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
-  return {c.dim,
-          c.n_ff,
-          c.n_vocab,
-          p.n_batch,
-          p.n_threads,
-          p.n_threads_batch,
-          attention_shape(c, p.n_ctx)};
+  return {
+      c.dim, c.n_ff, c.n_vocab, p.n_batch, p.n_threads, p.n_threads_batch, attention_shape(c, p)};
 }
 
 Context::Context(std::shared_ptr<const Model> model, const ContextParams& params)
@@ -191,14 +187,16 @@ void Context::check(std::span<const int32_t> tokens) const {
 
 std::string Context::kv_layout() const {
   const ModelConfig& c = model_->config();
-  const RopeScaling& rope = c.rope.scaling;
+  const RopeScaling rope = with_overrides(c.rope, params_.rope).scaling;
+  const std::string set = params_.rope.description();
   const bool is_long =
       rope.kind == RopeScaling::Kind::longrope && params_.n_ctx > rope.original_context;
   std::ostringstream words;
   words << "keys " << traits(params_.type_k).name << ", values " << traits(params_.type_v).name
         << ", pages of " << model_->backend(0).kv_page_tokens() << " tokens, " << c.n_kv_heads
         << " heads of " << c.head_dim << ", " << std::min(c.n_layers, model_->n_cpu_layers())
-        << " of " << c.n_layers << " layers on the CPU" << (is_long ? ", long rotation" : "");
+        << " of " << c.n_layers << " layers on the CPU" << (is_long ? ", long rotation" : "")
+        << (set.empty() ? "" : ", RoPE of " + set);
   return words.str();
 }
 

@@ -31,6 +31,7 @@ struct ContextParams {
   // The KV cache holds n_parallel * n_ctx tokens, all sequences together. 0: n_ctx, and for each
   // further sequence a page that it may leave partly empty.
   int32_t n_parallel = 0;
+  RopeOverrides rope = {};
 };
 
 // Tokens of the KV cache, in pages of `page_tokens`; the parameters have no zeros left but that.

@@ -14,8 +14,8 @@ namespace {
 // Reads only the header: what Context allocates follows from it.
 class Planner {
  public:
-  Planner(const std::string& path, const ContextParams& params)
-      : files_(GgufSet::open(path)), config_(read_config(files_)) {
+  Planner(const std::string& path, const ContextParams& params, const MetaOverrides& overrides)
+      : files_(GgufSet::open(path, overrides)), config_(read_config(files_)) {
     if (const TensorInfo* table = files_.find_tensor("token_embd.weight"))
       config_.n_vocab = int32_t(table->n_rows());
     params_ = with_defaults(config_, *make_cpu_backend(Repack::never, 1), params);
@@ -87,8 +87,8 @@ std::string size_text(uint64_t bytes) {
 }  // namespace
 
 MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Repack repack,
-                       uint64_t available) {
-  const Planner planner(path, params);
+                       uint64_t available, const MetaOverrides& overrides) {
+  const Planner planner(path, params, overrides);
   if (available == 0) available = available_memory();
   MemoryPlan plan = planner.plan(repack, available);
   if (repack == Repack::automatic && plan.own() + plan.own() / 10 + plan.mapped > available)

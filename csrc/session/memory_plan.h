@@ -31,9 +31,10 @@ struct MemoryPlan {
 };
 
 // Repack::automatic packs where weights, context and a tenth more fit into what is available.
-// available: 0 is what this process may take now. Throws Error as loading the file would.
+// available: 0 is what this process may take now. overrides: of the file's metadata. Throws Error
+// as loading the file would.
 MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Repack repack,
-                       uint64_t available = 0);
+                       uint64_t available = 0, const MetaOverrides& overrides = {});
 
 // Throws Error(memory) that says what would fit unless the plan fits.
 void require_fit(const std::string& path, const MemoryPlan& plan);

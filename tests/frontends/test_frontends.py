@@ -39,8 +39,11 @@ def test_langchain(own: Llama, default_model: Path) -> None:
     assert "Paris" in chat.invoke([HumanMessage(QUESTION)]).content
     assert len(list(chat.stream([HumanMessage(QUESTION)]))) > 3
 
-    with pytest.raises(ValueError, match="rope_freq_base=10000"):
-        LlamaCpp(model_path=str(default_model), **SIZES)
+    # Its default, which replaces the file's 100000.
+    sent = LlamaCpp(model_path=str(default_model), temperature=0.0, max_tokens=8, **SIZES)
+    base = Llama(str(default_model), rope_freq_base=10000.0, **SIZES)
+    expected = base(PROMPT, temperature=0.0, max_tokens=8, repeat_penalty=1.1)
+    assert sent.invoke(PROMPT) == expected["choices"][0]["text"] != text
 
     embeddings = LlamaCppEmbeddings(model_path=str(default_model), f16_kv=True, **SIZES)
     # The file states no pooling: there is a vector for each token, and LangChain takes the first.

@@ -84,11 +84,6 @@ def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) ->
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("kv_overrides", {"llama.rope.freq_base": 1.0}),
-        ("rope_scaling_type", 1),
-        ("rope_freq_base", 500000.0),
-        ("rope_freq_scale", 0.5),
-        ("yarn_orig_ctx", 4096),
         ("lora_base", "base.gguf"),
         ("tokenizer", object()),
         ("spm_infill", True),
@@ -164,12 +159,8 @@ def test_what_old_front_ends_pass(default_model) -> None:
     with Llama(str(default_model), n_ctx=64, n_batch=32, verbose=False, **says) as llm:
         assert llm.metadata["llama.rope.freq_base"] == "100000"
         assert (llm.context_params.n_ctx, llm.context_params.n_batch) == (64, 32)
-        with pytest.raises(UnsupportedError, match=r"rope_freq_base=10000\.0 .* is 100000;"):
-            llm.new_context(rope_freq_base=10000.0)
     with Llama(str(default_model), f16_kv=False, type_v="q8_0", verbose=False) as llm:
         assert llm.engine.context.kv_layout.startswith("keys f32, values q8_0")
-    with pytest.raises(UnsupportedError, match=r"rope_freq_scale='a'"):
-        Llama(str(default_model), rope_freq_scale="a", verbose=False)
     for name, value in (("n_parts", 2), ("device", "cuda")):
         with pytest.raises(UnsupportedError, match=name):
             Llama(str(default_model), verbose=False, **{name: value})
