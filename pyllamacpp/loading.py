@@ -10,6 +10,8 @@ from .errors import OutOfMemoryError
 from .log import logger
 
 Repack = Literal["auto", "never"]
+# The last layers of a model that run on the GPU, the head being one; -1: all; "auto": what fits.
+GpuLayers = int | Literal["auto"]
 
 # Texts at a time for each n_ctx tokens of cache; what bounds them is the memory they take.
 MOST_SEQUENCES = 64
@@ -29,13 +31,18 @@ def load(
     n_parallel: int = 1,
     rope: _core.RopeOverrides | None = None,
     overrides: Mapping[str, bool | int | float | str] | None = None,
+    n_gpu_layers: GpuLayers = 0,
+    main_gpu: int = 0,
     progress: Callable[[float], bool | None] | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> tuple[_core.Model, _core.Context]:
     """The model and a context, if they fit into the memory there is.
 
     n_ctx: 0 is the model's own. shrink: take the largest context that fits instead of refusing.
     n_parallel: how many texts of n_ctx tokens the cache has room for at a time.
     rope: settings in place of the file's. overrides: metadata in place of the file's.
+    n_gpu_layers: as many of them as fit; `warn` is told if that is fewer, except for "auto".
+    main_gpu: number of the GPU, unless PYLLAMACPP_DEVICE names one.
     progress: told the share of the weights that is loaded; False raises CancelledError.
 
     Raises OutOfMemoryError before anything is loaded, saying what would fit, and what loading
@@ -50,11 +57,49 @@ def load(
         "n_parallel": n_parallel,
         "rope": _core.RopeOverrides() if rope is None else rope,
     }
-    asked: dict[str, Any] = {"repack": repack, "overrides": dict(overrides or {}), **shape}
-    plan = _core.plan_memory(path, n_ctx=n_ctx, **asked)
+    wanted = -1 if n_gpu_layers == "auto" else n_gpu_layers
+    own = dict(overrides or {})
+    while True:
+        plan = _plan(path, n_ctx, repack, shrink, {**shape, "overrides": own}, wanted, main_gpu)
+        try:
+            loaded = _load(path, plan, shape, own, main_gpu, progress)
+            break
+        except OutOfMemoryError:
+            # The device had less than it said.
+            if plan.gpu.n_layers == 0:
+                raise
+            wanted = plan.gpu.n_layers * 3 // 4
+    if n_gpu_layers != "auto":
+        _warn_of_fewer(n_gpu_layers, loaded[0], plan, main_gpu, warn)
+    return loaded
+
+
+def _plan(
+    path: str,
+    n_ctx: int,
+    repack: Repack,
+    shrink: bool,
+    shape: dict[str, Any],
+    n_gpu_layers: int,
+    main_gpu: int,
+) -> _core.MemoryPlan:
+    """The plan that `load` follows. Raises OutOfMemoryError where it does not fit."""
+    gpu: dict[str, Any] = {"n_gpu_layers": n_gpu_layers, "main_gpu": main_gpu}
+    plan = _core.plan_memory(path, n_ctx=n_ctx, repack=repack, **gpu, **shape)
     if shrink and not plan.fits and 0 < plan.most_ctx < plan.n_ctx:
-        plan = _core.plan_memory(path, n_ctx=plan.most_ctx, **asked)
+        plan = _core.plan_memory(path, n_ctx=plan.most_ctx, repack=repack, **gpu, **shape)
     _core.require_fit(path, plan)
+    return plan
+
+
+def _load(
+    path: str,
+    plan: _core.MemoryPlan,
+    shape: dict[str, Any],
+    overrides: dict[str, bool | int | float | str],
+    main_gpu: int,
+    progress: Callable[[float], bool | None] | None,
+) -> tuple[_core.Model, _core.Context]:
     if not plan.fits_in_memory:
         logger.warning(
             "%s: %.1f GiB of weights do not fit into the %.1f GiB available and are read from the "
@@ -66,11 +111,37 @@ def load(
     model = _core.Model(
         path,
         repack=plan.repack,
-        n_threads=n_threads,
+        n_threads=shape["n_threads"],
+        n_gpu_layers=plan.gpu.n_layers,
+        main_gpu=main_gpu,
         progress=progress,
-        overrides=asked["overrides"],
+        overrides=overrides,
     )
     return model, _context(model, plan.n_ctx, shape)
+
+
+def _warn_of_fewer(
+    asked: int,
+    model: _core.Model,
+    plan: _core.MemoryPlan,
+    main_gpu: int,
+    warn: Callable[[str], None],
+) -> None:
+    most = model.config.n_layers + 1
+    wanted = most if asked < 0 else min(asked, most)
+    if model.n_gpu_layers == wanted:
+        return
+    if plan.gpu.obstacle:
+        reason = plan.gpu.obstacle
+    else:
+        gpus = _core.list_gpus()
+        chosen = _core.chosen_gpu(gpus, main_gpu)
+        name = gpus[chosen].name if chosen is not None else "the GPU"
+        reason = f"{name} has no memory for more"
+    warn(
+        f"n_gpu_layers={asked}: {model.n_gpu_layers} of the {most} layers (the head is one) run on "
+        f"the GPU, the others on the CPU: {reason}"
+    )
 
 
 def add_context(

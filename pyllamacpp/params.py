@@ -446,16 +446,14 @@ class SeedSource:
         return seed
 
 
-_NO_GPU = "Llama runs on the CPU only yet"
+_ONE_GPU = "layers run on one GPU and the CPU"
 
 # Argument -> the values that ask for nothing, and why others cannot be met. offload_kqv is not
-# here: True is the default, and False, the KV cache in main memory, is what happens.
+# here: it asks for something only of layers on a GPU.
 _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
-    "n_gpu_layers": ((0, None), _NO_GPU),
-    "split_mode": ((1, None), _NO_GPU),
-    "main_gpu": ((0, None), _NO_GPU),
-    "tensor_split": ((None,), _NO_GPU),
-    "op_offload": ((None, False), _NO_GPU),
+    "split_mode": ((0, 1, None), _ONE_GPU),
+    "tensor_split": ((None,), _ONE_GPU),
+    "op_offload": ((None, False), "a layer's prompts are evaluated where the layer is"),
     "use_mmap": ((True, None), "the file is always memory-mapped"),
     "use_mlock": ((False, None), "memory is not locked"),
     "flash_attn": ((False, None), "attention always works block by block"),
@@ -532,6 +530,18 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
         value = arguments[name]
         if value is not None and (not isinstance(value, int) or value < 0):
             raise InvalidArgumentError(f"{name} must be None or an integer >= 0, found {value!r}")
+    layers, main_gpu = arguments["n_gpu_layers"], arguments["main_gpu"]
+    if layers != "auto" and not (isinstance(layers, int) and -1 <= layers < 1 << 31):
+        raise InvalidArgumentError(
+            f'n_gpu_layers must be an integer >= -1 or "auto", found {layers!r:.80}'
+        )
+    if not isinstance(main_gpu, int) or not 0 <= main_gpu < 1 << 31:
+        raise InvalidArgumentError(f"main_gpu must be an integer >= 0, found {main_gpu!r:.80}")
+    if layers and arguments["offload_kqv"] is False:
+        raise UnsupportedError(
+            "offload_kqv=False is not supported with n_gpu_layers: the keys and values of a layer "
+            "are where the layer is"
+        )
     if arguments["lora_path"] is None and arguments["lora_scale"] != 1.0:
         raise InvalidArgumentError("lora_scale needs lora_path")
     draft_model = arguments["draft_model"]

@@ -22,7 +22,7 @@ from .errors import (
     PyllamacppError,
 )
 from .llama_cache import BaseLlamaCache, PromptCache
-from .loading import add_context, load
+from .loading import GpuLayers, add_context, load
 from .lora import adapter_pairs, load_adapter
 from .models.resolve import resolve_model
 from .params import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 # Constructor arguments that contexts of one model share.
-_OF_THE_WEIGHTS = ("model_path", "vocab_only", "n_gpu_layers", "kv_overrides")
+_OF_THE_WEIGHTS = ("model_path", "vocab_only", "n_gpu_layers", "main_gpu", "kv_overrides")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Session:
         self,
         model_path: str | os.PathLike[str],
         *,
-        n_gpu_layers: int = 0,
+        n_gpu_layers: GpuLayers = 0,
         split_mode: int = 1,
         main_gpu: int = 0,
         tensor_split: list[float] | None = None,
@@ -124,6 +124,12 @@ class Session:
 
         Args:
             model_path: a GGUF file, or the name of a model fetched with `pyllamacpp pull`.
+            n_gpu_layers: how many layers run on the GPU, counted from the end, the head being one;
+                -1: all; "auto": as many as fit. If fewer can, one UserWarning says why, except for
+                "auto". The GPU holds keys and values as f16 and takes no LoRA adapters; states of
+                layers there cannot be saved.
+            main_gpu: number of the GPU as `pyllamacpp devices` lists them, unless PYLLAMACPP_DEVICE
+                names one.
             vocab_only: load the tokenizer and the metadata alone.
             seed: of the completions that name none; any value but 0xFFFFFFFF (random) is itself.
             n_ctx: tokens in the context; 0: as many as the model was made for.
@@ -163,8 +169,8 @@ class Session:
             old: what front ends still pass: n_parts=-1, device=None; f16_kv=False asks for a
                 float32 KV cache.
 
-        The other arguments are llama-cpp-python's. Hints that cannot be met here (GPU, mlock,
-        NUMA, ...) give one UserWarning each; what would change the text raises.
+        The other arguments are llama-cpp-python's. Hints that cannot be met here (several
+        GPUs, mlock, NUMA, ...) give one UserWarning each; what would change the text raises.
 
         Raises:
             ModelFileError: no such model, or not a readable file (a ValueError and an OSError).
@@ -176,6 +182,7 @@ class Session:
         check_load_arguments(arguments)
         self._set_up(arguments)
         started = perf_counter()
+        notes: list[str] = []
         if vocab_only:
             self._model = self._open(
                 lambda: _core.Model(self.model_path, vocab_only=True, overrides=self._overrides())
@@ -184,11 +191,16 @@ class Session:
             self._model, context = self._open(
                 lambda: load(
                     self.model_path,
+                    n_gpu_layers=n_gpu_layers,
+                    main_gpu=main_gpu,
                     progress=progress_callback,
+                    warn=notes.append,
                     overrides=self._overrides(),
                     **self._shape(),
                 )
             )
+            for note in notes:
+                warnings.warn(note, UserWarning, stacklevel=2)
             self._engine = Engine(self._model, context, logits_all=logits_all)
             self._embedder = self._make_embedder(self._model)
             if lora_path is not None:
@@ -282,7 +294,7 @@ class Session:
         """Another one like this over the same weights, with a context of its own.
 
         changes: constructor arguments that differ; those of the weights (model_path, vocab_only,
-        n_gpu_layers, kv_overrides) cannot.
+        n_gpu_layers, main_gpu, kv_overrides) cannot.
 
         Raises OutOfMemoryError when it does not fit, and what the constructor raises.
         """

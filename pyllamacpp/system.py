@@ -22,5 +22,5 @@ def llama_supports_mlock() -> bool:
 
 
 def llama_supports_gpu_offload() -> bool:
-    """`Llama` runs on the CPU only yet."""
-    return False
+    """Whether `n_gpu_layers` finds a GPU here that PYLLAMACPP_DEVICE allows."""
+    return _core.chosen_gpu(_core.list_gpus()) is not None

@@ -18,8 +18,8 @@ void register_gpus(py::module_& m) {
       .def_readonly("tier", &GpuInfo::tier);
   m.def("list_gpus", &list_gpus, py::call_guard<py::gil_scoped_release>(),
         "Best first; empty without a Vulkan loader or driver.");
-  m.def("chosen_gpu", &chosen_gpu, py::arg("gpus"),
-        "The index that PYLLAMACPP_DEVICE names, or the first; None for the CPU.");
+  m.def("chosen_gpu", &chosen_gpu, py::arg("gpus"), py::arg("main_gpu") = 0,
+        "The index that PYLLAMACPP_DEVICE names, or main_gpu; None for the CPU.");
   m.def("take_gpu_messages", &take_gpu_messages,
         "What the validation layers said since the last call (PYLLAMACPP_VK_VALIDATE=1).");
 }

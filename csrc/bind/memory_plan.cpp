@@ -10,10 +10,20 @@ namespace py = pybind11;
 namespace pyllamacpp {
 
 void register_memory_plan(py::module_& m) {
+  py::class_<GpuPlan>(m, "GpuPlan", "What of a model runs on the GPU, in bytes of its memory.")
+      .def_readonly("n_layers", &GpuPlan::n_layers, "from the end; the head is one")
+      .def_readonly("weights", &GpuPlan::weights)
+      .def_readonly("kv", &GpuPlan::kv)
+      .def_readonly("scratch", &GpuPlan::scratch)
+      .def_readonly("available", &GpuPlan::available)
+      .def_property_readonly("usable", &GpuPlan::usable, "without what is left to the driver")
+      .def_property_readonly("total", &GpuPlan::total)
+      .def_readonly("obstacle", &GpuPlan::obstacle, "why no layer can run there, else empty");
   py::class_<MemoryPlan>(m, "MemoryPlan", "What a model and a context will take, in bytes.")
       .def_readonly("mapped", &MemoryPlan::mapped, "weights read from the file's map")
       .def_readonly("packed", &MemoryPlan::packed, "weights in memory of our own")
-      .def_readonly("kv", &MemoryPlan::kv, "keys and values of n_ctx tokens")
+      .def_readonly("kv", &MemoryPlan::kv, "keys and values of n_ctx tokens, on the CPU")
+      .def_readonly("gpu", &MemoryPlan::gpu, "what runs on the GPU, in no other figure")
       .def_readonly("scratch", &MemoryPlan::scratch, "one batch, and the logits of a token")
       .def_readonly("available", &MemoryPlan::available, "what this process may still take")
       .def_readonly("most_ctx", &MemoryPlan::most_ctx, "tokens of the largest context that fits")
@@ -30,7 +40,8 @@ void register_memory_plan(py::module_& m) {
       [](const std::string& path, int32_t n_ctx, int32_t n_batch, int32_t n_threads,
          int32_t n_threads_batch, const std::string& type_k, const std::string& type_v,
          const std::string& repack, uint64_t available, int32_t n_parallel,
-         const RopeOverrides& rope, const py::dict& overrides) {
+         const RopeOverrides& rope, const py::dict& overrides, int32_t n_gpu_layers,
+         size_t main_gpu, uint64_t gpu_available) {
         ContextParams params;
         params.rope = rope;
         params.n_parallel = n_parallel;
@@ -42,14 +53,17 @@ void register_memory_plan(py::module_& m) {
         params.type_v = kv_type_named("type_v", type_v);
         const MetaOverrides set = overrides_of(overrides);
         const py::gil_scoped_release release;
-        return plan_memory(path, params, repack_named(repack), available, set);
+        return plan_memory(path, params, repack_named(repack), available,
+                           {n_gpu_layers, main_gpu, gpu_available}, set);
       },
       py::arg("path"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
       py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("type_k") = "f16",
       py::arg("type_v") = "f16", py::arg("repack") = "auto", py::arg("available") = 0,
       py::arg("n_parallel") = 1, py::arg("rope") = RopeOverrides(),
-      py::arg("overrides") = py::dict(),
-      "The plan from the file's header alone; available=0 is what this process may take now.");
+      py::arg("overrides") = py::dict(), py::arg("n_gpu_layers") = 0, py::arg("main_gpu") = 0,
+      py::arg("gpu_available") = 0,
+      "The plan from the file's header alone; available=0 is what this process may take now, "
+      "gpu_available=0 what the GPU says is free.");
   m.def("require_fit", &require_fit, py::arg("path"), py::arg("plan"),
         "Raises OutOfMemoryError that says what would fit unless the plan fits.");
   m.def("available_memory", &available_memory, py::arg("root") = "",

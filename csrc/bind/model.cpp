@@ -32,10 +32,10 @@ void register_model(py::module_& m) {
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A GGUF file, ready to run.")
       .def(py::init([](const std::string& path, bool vocab_only, const std::string& repack,
-                       int32_t n_threads, int32_t n_gpu_layers, const py::object& progress,
-                       const py::dict& overrides) {
-             ModelParams params{vocab_only, repack_named(repack), n_threads, n_gpu_layers,
-                                overrides_of(overrides)};
+                       int32_t n_threads, int32_t n_gpu_layers, size_t main_gpu,
+                       const py::object& progress, const py::dict& overrides) {
+             ModelParams params{vocab_only, repack_named(repack),   n_threads, n_gpu_layers,
+                                main_gpu,   overrides_of(overrides)};
              if (!progress.is_none())
                params.progress = [&progress](double share) {
                  const py::gil_scoped_acquire gil;
@@ -47,7 +47,8 @@ void register_model(py::module_& m) {
            }),
            py::arg("path"), py::kw_only(), py::arg("vocab_only") = false,
            py::arg("repack") = "auto", py::arg("n_threads") = 0, py::arg("n_gpu_layers") = 0,
-           py::arg("progress") = py::none(), py::arg("overrides") = py::dict())
+           py::arg("main_gpu") = 0, py::arg("progress") = py::none(),
+           py::arg("overrides") = py::dict())
       .def_property_readonly("path", [](const Model& m) { return to_str(m.file().name()); })
       .def_property_readonly("metadata", [](const Model& m) { return metadata_dict(m.file()); })
       .def_property_readonly("tensors",

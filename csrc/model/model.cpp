@@ -88,7 +88,7 @@ Model::Model(const std::string& path, const ModelParams& params)
   const int32_t n_gpu = params.n_gpu_layers < 0 ? n_parts : params.n_gpu_layers;
   n_cpu_layers_ = std::max(0, n_parts - n_gpu);
   cpu_ = make_cpu_backend(params.repack, params.n_threads);
-  if (n_gpu > 0) gpu_ = make_vulkan_backend();
+  if (n_gpu > 0) gpu_ = make_vulkan_backend(params.main_gpu);
   load_weights(params.progress);
 }
 

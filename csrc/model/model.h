@@ -20,6 +20,7 @@ struct ModelParams {
   // How many of the layers run on the GPU, counted from the end, where the head (the output matrix)
   // is one; negative: all.
   int32_t n_gpu_layers = 0;
+  size_t main_gpu = 0;           // see chosen_gpu()
   MetaOverrides overrides = {};  // of the file's metadata
   // Told the share of the weights that is loaded, 0 to 1; false ends loading with Error(cancelled).
   std::function<bool(double)> progress = nullptr;

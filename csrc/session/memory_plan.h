@@ -1,6 +1,7 @@
 // What a model and a context will take, known from the file's header before anything is loaded.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -9,18 +10,42 @@
 
 namespace pyllamacpp {
 
+// The layers to run on a GPU.
+struct GpuRequest {
+  int32_t n_layers = 0;    // as ModelParams::n_gpu_layers
+  size_t main_gpu = 0;     // see chosen_gpu()
+  uint64_t available = 0;  // bytes of its memory; 0: what the device says is free
+};
+
+// What of the model runs there, in bytes of the GPU's memory.
+struct GpuPlan {
+  int32_t n_layers = 0;  // counted from the end; the head is one
+  uint64_t weights = 0, kv = 0, scratch = 0;
+  uint64_t available = 0;
+  // Why none of the layers asked for can run there, whatever its memory; else empty.
+  std::string obstacle;
+
+  uint64_t total() const { return weights + kv + scratch; }
+  // Left to the driver, pipelines and displays: a tenth, and 256 MiB at least.
+  uint64_t usable() const {
+    const uint64_t reserve = std::max(available / 10, uint64_t{256} << 20);
+    return available - std::min(available, reserve);
+  }
+};
+
 // In bytes. Memory of our own can only be swapped; what is read from the file's map the system can
 // drop and read again.
 struct MemoryPlan {
   uint64_t mapped = 0;     // weights read from the file's map
   uint64_t packed = 0;     // weights in memory of our own, in the kernels' layout
-  uint64_t kv = 0;         // keys and values of n_ctx tokens
+  uint64_t kv = 0;         // keys and values of n_ctx tokens, of the layers on the CPU
   uint64_t scratch = 0;    // one batch, and the logits of its last token
   uint64_t available = 0;  // what this process may still take
   Repack repack = Repack::never;
   ContextParams context;  // with the defaults filled in
-  // The largest contexts that fit, beside weights that are mapped: with these types of keys and
-  // values, and with q8_0 for both (0 where heads do not allow it).
+  GpuPlan gpu;            // what it takes is in no other figure
+  // The largest contexts that fit without a GPU, beside weights that are mapped: with these types
+  // of keys and values, and with q8_0 for both (0 where heads do not allow it).
   int64_t most_ctx = 0;
   int64_t most_ctx_q8_0 = 0;
 
@@ -31,10 +56,11 @@ struct MemoryPlan {
 };
 
 // Repack::automatic packs where weights, context and a tenth more fit into what is available.
-// available: 0 is what this process may take now. overrides: of the file's metadata. Throws Error
-// as loading the file would.
+// available: 0 is what this process may take now. On the GPU run as many of the layers asked for
+// as fit there. overrides: of the file's metadata. Throws Error as loading the file would.
 MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Repack repack,
-                       uint64_t available = 0, const MetaOverrides& overrides = {});
+                       uint64_t available = 0, const GpuRequest& gpu = {},
+                       const MetaOverrides& overrides = {});
 
 // Throws Error(memory) that says what would fit unless the plan fits.
 void require_fit(const std::string& path, const MemoryPlan& plan);

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import FileError
-from ..loading import Repack
+from ..loading import GpuLayers, Repack
 from ..params import SamplingParams, sampler_names
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,13 +69,24 @@ batch_option = click.option(
     help="Tokens evaluated in one pass at most.",
 )
 
+
+def _gpu_layers(_context: click.Context, _option: click.Parameter, text: str) -> GpuLayers:
+    """What -ngl says. Raises click.BadParameter for anything but "auto" and integers >= -1."""
+    if text == "auto":
+        return "auto"
+    if re.fullmatch(r"-1|[0-9]{1,9}", text):
+        return int(text)
+    raise click.BadParameter(f"{text!r} is not a number of layers, -1 or auto")
+
+
 gpu_option = click.option(
     "-ngl",
     "--n-gpu-layers",
-    default=0,
+    default="0",
     show_default=True,
-    type=click.IntRange(min=-1),
-    help="Layers on the GPU; -1: all. The commands run on the CPU only yet.",
+    metavar="N",
+    callback=_gpu_layers,
+    help="Layers on the GPU, counted from the end; -1: all, auto: what fits.",
 )
 
 repack_option = click.option(
@@ -261,19 +272,14 @@ class EngineOptions:
     type_k: str
     type_v: str
     repack: Repack
+    n_gpu_layers: GpuLayers
 
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     """Which model runs, and how: the command gets them as `options`, EngineOptions."""
 
     @functools.wraps(command)
-    def with_options(*, n_gpu_layers: int, **rest: Any) -> None:
-        if n_gpu_layers:
-            click.echo(
-                "pyllamacpp: --n-gpu-layers: the commands do not offer the GPU yet; all layers run "
-                "on the CPU",
-                err=True,
-            )
+    def with_options(**rest: Any) -> None:
         names = [entry.name for entry in dataclasses.fields(EngineOptions)]
         command(options=EngineOptions(**{name: rest.pop(name) for name in names}), **rest)
 

@@ -7,11 +7,12 @@ import json
 import click
 
 from .. import _core
-from ..loading import Repack
+from ..loading import GpuLayers, Repack
 from .group import ExampleCommand
 from .options import (
     batch_option,
     context_option,
+    gpu_option,
     json_option,
     kv_type_options,
     parse_size,
@@ -26,6 +27,7 @@ from .runtime import DEFAULT_CTX, find_model
     examples=[
         "pyllamacpp plan smollm2-135m",
         "pyllamacpp plan model.gguf --ctx 32768 --ram 16G",
+        "pyllamacpp plan model.gguf --ctx 2048 --vram 4G",
         "pyllamacpp plan model.gguf --ctx 131072 --type-k q8_0 --type-v q8_0 --json",
     ],
 )
@@ -38,6 +40,13 @@ from .runtime import DEFAULT_CTX, find_model
     callback=parse_size,
     help="Pretend that this much memory is available, e.g. 16G.  [default: what there is]",
 )
+@click.option(
+    "--vram",
+    metavar="SIZE",
+    callback=parse_size,
+    help="Pretend a GPU with this much free memory, e.g. 4G.  [default: the GPU there is]",
+)
+@gpu_option
 @batch_option
 @kv_type_options
 @repack_option
@@ -47,6 +56,8 @@ def command(
     model_option: str | None,
     ctx: int | None,
     ram: int | None,
+    vram: int | None,
+    n_gpu_layers: GpuLayers,
     batch: int,
     type_k: str,
     type_v: str,
@@ -58,10 +69,15 @@ def command(
     Weights are laid out anew in memory where all fits with a tenth to spare, else run from the
     file's map, which the system may drop and read again. Keys, values and working memory must fit:
     loading refuses what does not, and says what would. Exit code 1 if it does not fit.
+
+    With --vram or -ngl the last layers go to a GPU, as many as fit beside their keys and values and
+    its working memory with a tenth (256 MiB at least) to spare.
     """
     if model is not None and model_option is not None:
         raise click.UsageError("Give MODEL once.")
     path = str(find_model(model if model is not None else model_option))
+    if vram is not None and n_gpu_layers == 0:
+        n_gpu_layers = "auto"
 
     def plan_for(n_ctx: int) -> _core.MemoryPlan:
         return _core.plan_memory(
@@ -72,6 +88,8 @@ def command(
             type_v=type_v,
             repack=repack,
             available=ram or 0,
+            n_gpu_layers=-1 if n_gpu_layers == "auto" else n_gpu_layers,
+            gpu_available=vram or 0,
         )
 
     plan = plan_for(ctx or 0)
@@ -87,10 +105,13 @@ def command(
 def _object(plan: _core.MemoryPlan) -> dict[str, object]:
     names = ["mapped", "packed", "kv", "scratch", "own", "available", "n_ctx", "n_batch"]
     names += ["most_ctx", "most_ctx_q8_0", "repack", "fits", "fits_in_memory"]
-    return {name: getattr(plan, name) for name in names}
+    gpu_names = ["n_layers", "weights", "kv", "scratch", "total", "usable", "available", "obstacle"]
+    gpu = {name: getattr(plan.gpu, name) for name in gpu_names}
+    return {name: getattr(plan, name) for name in names} | {"gpu": gpu}
 
 
 def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
+    gpu = plan.gpu
     kv_per_token = plan.kv / plan.n_ctx
     types = type_k if type_k == type_v else f"{type_k}, {type_v}"
     rows = [
@@ -101,10 +122,23 @@ def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
         ("must fit", plan.own, ""),
         ("available", plan.available, ""),
     ]
+    if gpu.obstacle:
+        rows.append(("on the GPU", 0, gpu.obstacle))
+    elif gpu.available:
+        layers = f"the last {gpu.n_layers} layers; the head is one" if gpu.n_layers else "none fits"
+        rows += [
+            ("GPU: weights", gpu.weights, layers),
+            ("GPU: keys and values", gpu.kv, ""),
+            ("GPU: working memory", gpu.scratch, ""),
+            ("GPU: must fit", gpu.total, ""),
+            ("GPU: available", gpu.available, f"{gpu.usable / 2**20:,.1f} MiB of it to be used"),
+        ]
     lines = [f"{name:<22} {n_bytes / 2**20:>12,.1f} MiB  {note}" for name, n_bytes, note in rows]
     if plan.fits and not plan.fits_in_memory:
         verdict = "fits, slowly: the weights are read from the file again and again"
     else:
         verdict = "fits" if plan.fits else "does not fit"
-    lines.append(f"{verdict}; the largest context that would: {plan.most_ctx:,} tokens")
+    if not gpu.n_layers:
+        verdict += f"; the largest context that would: {plan.most_ctx:,} tokens"
+    lines.append(verdict)
     return "\n".join(line.rstrip() for line in lines)

@@ -64,6 +64,7 @@ def open_engine(options: EngineOptions) -> Engine:
             type_v=options.type_v,
             repack=options.repack,
             shrink=ctx is None,
+            n_gpu_layers=options.n_gpu_layers,
         )
     own = loaded.config.n_ctx_train
     note = f" (more than the {own} it was made for)" if context.n_ctx > own else ""
@@ -71,9 +72,16 @@ def open_engine(options: EngineOptions) -> Engine:
         note = " (more does not fit into memory)"
     status(
         f"{path.stem}, context {context.n_ctx} tokens{note}, "
-        f"{context.n_threads} threads, {_core.isa()}"
+        f"{context.n_threads} threads, {_core.isa()}{gpu_text(loaded)}"
     )
     return Engine(loaded, context)
+
+
+def gpu_text(model: _core.Model) -> str:
+    """What to add to the status line of a model that runs on a GPU, in part or wholly."""
+    if not model.n_gpu_layers:
+        return ""
+    return f", {model.n_gpu_layers} of {model.config.n_layers + 1} layers on the GPU"
 
 
 def with_grammar(params: GenerationParams, grammar: str | None, engine: Engine) -> GenerationParams:

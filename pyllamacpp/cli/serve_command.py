@@ -33,6 +33,9 @@ from .runtime import find_model, status, warnings_to_stderr
 @click.option("--parallel", type=int, help="Full texts the cache has room for.  [default: 4]")
 @click.option("-ctk", "--type-k", help="Type of the cached keys.  [default: f16]")
 @click.option("-ctv", "--type-v", help="Type of the cached values.  [default: f16]")
+@click.option(
+    "-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all, auto: what fits.  [default: 0]"
+)
 @click.option("--chat-format", help="Name of a chat format.  [default: the file's]")
 @click.option("--api-key", "api_keys", multiple=True, help="Asked of requests; may be repeated.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Page that may ask; repeatable.")

@@ -151,6 +151,7 @@ def _plan(entry: Entry, ctx: int, parallel: int) -> _core.MemoryPlan:
         type_k=s.type_k,
         type_v=s.type_v,
         n_parallel=parallel,
+        n_gpu_layers=-1 if s.n_gpu_layers == "auto" else s.n_gpu_layers,
     )
 
 
@@ -181,6 +182,7 @@ def _loaded(entry: Entry) -> Llama:
         type_k=s.type_k,
         type_v=s.type_v,
         n_parallel=parallel,
+        n_gpu_layers=s.n_gpu_layers,
         chat_format=s.chat_format,
         embedding=True,
         verbose=False,

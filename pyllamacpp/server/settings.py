@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +32,7 @@ class ModelSettings(BaseModel):
     parallel: int = Field(4, ge=1, description="Texts of ctx tokens that the cache has room for.")
     type_k: str = "f16"
     type_v: str = "f16"
+    n_gpu_layers: Literal["auto"] | Annotated[int, Field(ge=-1)] = 0
     chat_format: str | None = None
 
 

@@ -64,7 +64,6 @@ def test_the_peers_defaults_neither_raise_nor_warn(default_model) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n_gpu_layers", -1),
         ("tensor_split", [0.5, 0.5]),
         ("use_mmap", False),
         ("use_mlock", True),
@@ -79,6 +78,38 @@ def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) ->
     llm.close()
     assert len(caught) == 1
     assert caught[0].filename == __file__
+
+
+def test_layers_for_a_gpu_that_is_not_there(default_model, monkeypatch) -> None:
+    monkeypatch.setenv("PYLLAMACPP_DEVICE", "cpu")
+    path = str(default_model)
+    with pytest.warns(UserWarning, match="n_gpu_layers=-1: 0 of the 31 layers ") as caught:
+        Llama(path, verbose=False, n_gpu_layers=-1).close()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Llama(path, verbose=False, n_gpu_layers="auto").close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_gpu_layers", -2),
+        ("n_gpu_layers", "all"),
+        ("n_gpu_layers", 2.0),
+        ("main_gpu", -1),
+        ("main_gpu", None),
+    ],
+)
+def test_gpu_arguments_out_of_range(default_model, name, value) -> None:
+    with pytest.raises(InvalidArgumentError, match=name):
+        Llama(str(default_model), verbose=False, **{name: value})
+
+
+def test_keys_and_values_are_where_their_layers_are(default_model) -> None:
+    with pytest.raises(UnsupportedError, match="offload_kqv"):
+        Llama(str(default_model), verbose=False, n_gpu_layers=1, offload_kqv=False)
 
 
 @pytest.mark.parametrize(

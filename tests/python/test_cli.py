@@ -249,7 +249,7 @@ def test_ctrl_c_leaves_long_work(
     assert b"Traceback" not in errors
 
 
-def test_sampling_and_engine_options(run, default_model: Path) -> None:
+def test_sampling_and_engine_options(run, default_model: Path, monkeypatch) -> None:
     common = ("generate", "-m", str(default_model), "-p", FRANCE, "-n", "8", "-c", "128")
     plain = run(*common, "--temp", "0")
     same = run(*common, "--temp", "0", "-ctk", "f16", "-b", "3", "--repack", "never", "-t", "1")
@@ -262,8 +262,11 @@ def test_sampling_and_engine_options(run, default_model: Path) -> None:
     )
     tokens = json.loads(penalized.stdout)["tokens"]
     assert 0 < tokens.count(42) < 8
+    monkeypatch.setenv("PYLLAMACPP_DEVICE", "cpu")
     gpu = run(*common, "--temp", "0", "-ngl", "20")
     assert gpu.stdout == plain.stdout
-    assert gpu.stderr.count("do not offer the GPU yet") == 1
+    assert gpu.stderr.count("n_gpu_layers=20: 0 of the 31 layers") == 1
+    assert run(*common, "--temp", "0", "-ngl", "auto").stdout == plain.stdout
+    assert run(*common, "-ngl", "-2").returncode == 2
     assert run(*common, "--logit-bias", "x").returncode == 2
     assert run(*common, "--type-k", "q3_k").returncode == 2

@@ -173,3 +173,53 @@ def test_command(run, tiny: str) -> None:
     for wrong in ("x", "0", "-1G", "1X", "1e9"):
         assert run("plan", tiny, "--ram", wrong).returncode == 2
     assert run("plan", tiny, "-m", tiny).returncode == 2
+
+
+def test_layers_that_fit_a_gpu(default_model: Path) -> None:
+    """The last layers go; nothing counts twice; each layer more takes memory from the CPU's."""
+
+    def plan(gpu_available: int, n_gpu_layers: int = -1, **rest) -> _core.MemoryPlan:
+        return _core.plan_memory(
+            str(default_model),
+            n_ctx=1024,
+            repack="never",
+            n_gpu_layers=n_gpu_layers,
+            gpu_available=gpu_available,
+            **rest,
+        )
+
+    all_there, alone = plan(4 * GIB), plan(4 * GIB, 0)
+    assert (all_there.gpu.n_layers, alone.gpu.n_layers, alone.gpu.total) == (31, 0, 0)
+    assert all_there.kv == 0
+    assert all_there.gpu.kv == alone.kv
+    expected = 0  # matrices as large as in the file, in whole tiles of 32 rows x 256 columns
+    for tensor in gguf.GGUFReader(default_model).tensors:
+        if len(tensor.shape) == 1:
+            expected += 4 * int(tensor.shape[0])
+        else:
+            cols, rows = map(int, tensor.shape)
+            padded = -(-cols // 256) * 256 * -(-rows // 32) * 32
+            expected += int(tensor.n_bytes) * padded // (cols * rows)
+    assert all_there.gpu.weights == expected
+    assert all_there.gpu.usable == 4 * GIB - 4 * GIB // 10
+    assert plan(4 * GIB, 5).gpu.n_layers == 5
+    reserve = 256 << 20
+    found = []
+    for mib in range(0, 200, 10):
+        gpu = plan(reserve + (mib << 20)).gpu
+        assert gpu.total <= gpu.usable == mib << 20
+        if gpu.n_layers < 31:  # one more would not
+            assert plan(4 * GIB, gpu.n_layers + 1).gpu.total > gpu.usable
+        found.append(gpu.n_layers)
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (0, 31)
+    assert len(set(found)) > 5
+    assert plan(4 * GIB, 31, type_k="q8_0").gpu.obstacle.startswith("the GPU holds keys and values")
+
+
+def test_command_with_a_gpu(run, tiny: str) -> None:
+    plan = json.loads(run("plan", tiny, "--vram", "4G", "--json").stdout)["gpu"]
+    assert (plan["n_layers"], plan["available"], plan["obstacle"]) == (3, 4 * GIB, "")
+    page = run("plan", tiny, "--vram", "4G", "-ngl", "2").stdout
+    assert re.search("GPU: weights .* the last 2 layers", page)
+    assert re.search("GPU: available +4,096.0 MiB", page)

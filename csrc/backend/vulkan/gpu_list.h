@@ -24,8 +24,9 @@ struct GpuInfo {
 std::vector<GpuInfo> list_gpus();
 
 // The index in list_gpus() that PYLLAMACPP_DEVICE names: a number, part of a name, or "cpu" for
-// none. Without it the first; nothing where the list is empty. Throws Error(invalid_argument).
-std::optional<size_t> chosen_gpu(const std::vector<GpuInfo>& gpus);
+// none. Without it number `main_gpu`; nothing where the list is empty. Throws
+// Error(invalid_argument) for one that is not there.
+std::optional<size_t> chosen_gpu(const std::vector<GpuInfo>& gpus, size_t main_gpu = 0);
 
 // With PYLLAMACPP_VK_VALIDATE=1: what Vulkan's validation layers said since the last call.
 std::vector<std::string> take_gpu_messages();

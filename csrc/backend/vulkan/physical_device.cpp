@@ -150,7 +150,7 @@ std::vector<GpuInfo> list_gpus() {
 
 std::vector<std::string> take_gpu_messages() { return vk::take_validation_messages(); }
 
-std::optional<size_t> chosen_gpu(const std::vector<GpuInfo>& gpus) {
+std::optional<size_t> chosen_gpu(const std::vector<GpuInfo>& gpus, size_t main_gpu) {
   const auto lower = [](std::string text) {
     for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
     return text;
@@ -158,7 +158,12 @@ std::optional<size_t> chosen_gpu(const std::vector<GpuInfo>& gpus) {
   const char* value = std::getenv("PYLLAMACPP_DEVICE");
   const std::string wanted = lower(value ? value : "");
   if (wanted == "cpu") return std::nullopt;
-  if (wanted.empty()) return gpus.empty() ? std::nullopt : std::optional<size_t>(0);
+  if (wanted.empty()) {
+    if (gpus.empty()) return std::nullopt;
+    if (main_gpu < gpus.size()) return main_gpu;
+    fail(ErrorKind::invalid_argument, "main_gpu is ", main_gpu, "; the GPUs here are 0 to ",
+         gpus.size() - 1);
+  }
   size_t index = 0;
   const auto [end, error] = std::from_chars(wanted.data(), wanted.data() + wanted.size(), index);
   if (error == std::errc() && *end == 0) {

@@ -19,6 +19,11 @@ constexpr int32_t kPageTokens = 32;    // as attention.comp and rope_store.comp 
 constexpr int32_t kMostHeadDim = 256;  // attention.comp's shared memory
 constexpr uint64_t kUploadBytes = uint64_t{32} << 20;  // weights packed and copied at a time
 
+// Of one head, of keys or values.
+uint64_t page_bytes(const KvShape& shape) {
+  return uint64_t(kPageTokens) * uint64_t(shape.head_dim) * 2;
+}
+
 class VulkanBackend final : public Backend {
  public:
   explicit VulkanBackend(const PhysicalDevice& physical)
@@ -53,13 +58,10 @@ class VulkanBackend final : public Backend {
   }
 
   size_t matrix_bytes(DType type, int64_t rows, int64_t cols) const override {
-    const WeightLayout* layout = find_layout(type);
-    return layout ? size_t((rows + kPanelRows - 1) / kPanelRows) * panel_bytes(*layout, cols) : 0;
+    return vulkan_matrix_bytes(type, rows, cols);
   }
 
-  size_t kv_bytes(const KvShape& shape) const override {
-    return size_t(shape.n_pages) * size_t(shape.n_kv_heads) * page_bytes(shape) * 2;
-  }
+  size_t kv_bytes(const KvShape& shape) const override { return vulkan_kv_bytes(shape); }
 
   size_t stream_bytes(const StreamShape& shape) const override {
     return vulkan_stream_bytes(shape);
@@ -94,13 +96,13 @@ class VulkanBackend final : public Backend {
   int32_t kv_page_tokens() const override { return kPageTokens; }
 
   bool supports_kv(DType type, int32_t head_dim) const override {
-    return type == DType::f16 && head_dim % 2 == 0 && head_dim <= kMostHeadDim;
+    return vulkan_supports_kv(type, head_dim);
   }
 
   std::unique_ptr<KvLayer> make_kv(const KvShape& shape) override {
     auto layer = std::make_unique<VulkanKvLayer>();
-    layer->page_words = page_bytes(shape) / sizeof(uint32_t);
-    const uint64_t head_bytes = uint64_t(shape.n_pages) * page_bytes(shape);
+    layer->page_words = vk::page_bytes(shape) / sizeof(uint32_t);
+    const uint64_t head_bytes = uint64_t(shape.n_pages) * vk::page_bytes(shape);
     const int32_t most =
         int32_t(std::min<uint64_t>(device_.max_slice() / head_bytes, uint64_t(shape.n_kv_heads)));
     if (most == 0)
@@ -139,11 +141,6 @@ class VulkanBackend final : public Backend {
          "keys and values that a GPU holds cannot be saved or loaded; layers on the CPU can");
   }
 
-  // Of one head, of keys or values.
-  static uint64_t page_bytes(const KvShape& shape) {
-    return uint64_t(kPageTokens) * uint64_t(shape.head_dim) * 2;
-  }
-
   // Packs and copies a part, kUploadBytes at a time.
   void upload(const WeightSource& source, const WeightLayout& layout,
               const DeviceMatrix::Part& part) {
@@ -176,16 +173,30 @@ class VulkanBackend final : public Backend {
 
 }  // namespace vk
 
-std::unique_ptr<Backend> make_vulkan_backend() {
+std::unique_ptr<Backend> make_vulkan_backend(size_t main_gpu) {
   const std::vector<vk::PhysicalDevice> devices = vk::physical_devices();
   std::vector<GpuInfo> list;
   for (const vk::PhysicalDevice& d : devices) list.push_back(d.info);
-  const std::optional<size_t> chosen = chosen_gpu(list);
+  const std::optional<size_t> chosen = chosen_gpu(list, main_gpu);
   if (!chosen)
     fail(ErrorKind::unsupported,
          list.empty() ? "layers were asked to run on a GPU, and there is none here"
                       : "layers were asked to run on a GPU, and PYLLAMACPP_DEVICE is cpu");
   return std::make_unique<vk::VulkanBackend>(devices[*chosen]);
+}
+
+uint64_t vulkan_matrix_bytes(DType type, int64_t rows, int64_t cols) {
+  const vk::WeightLayout* layout = vk::find_layout(type);
+  const int64_t n_panels = (rows + vk::kPanelRows - 1) / vk::kPanelRows;
+  return layout ? uint64_t(n_panels) * vk::panel_bytes(*layout, cols) : 0;
+}
+
+uint64_t vulkan_kv_bytes(const KvShape& shape) {
+  return uint64_t(shape.n_pages) * uint64_t(shape.n_kv_heads) * vk::page_bytes(shape) * 2;
+}
+
+bool vulkan_supports_kv(DType type, int32_t head_dim) {
+  return type == DType::f16 && head_dim % 2 == 0 && head_dim <= vk::kMostHeadDim;
 }
 
 }  // namespace pyllamacpp

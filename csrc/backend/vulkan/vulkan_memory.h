@@ -24,7 +24,6 @@ struct VulkanKvLayer final : KvLayer {
   uint64_t page_words = 0;  // of one head: words of keys, and of values
 };
 
-uint64_t vulkan_stream_bytes(const StreamShape& shape);
 // The device outlives the stream.
 std::unique_ptr<Stream> make_vulkan_stream(Device& device, const StreamShape& shape);
 

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "backend/vulkan/vulkan_backend.h"
 #include "backend/vulkan/vulkan_memory.h"
 #include "base/error.h"
 #include "quant/dequantize.h"
@@ -272,14 +273,14 @@ void VulkanStream::hidden(const Weight& norm, float* rows) {
 
 }  // namespace
 
-uint64_t vulkan_stream_bytes(const StreamShape& shape) {
-  const StreamRows rows(shape);
-  const int64_t head = std::min<int64_t>(shape.max_rows, kHeadRows) * rows.vocab;
-  return uint64_t(shape.max_rows * rows.per_row() + head) * sizeof(float);
-}
-
 std::unique_ptr<Stream> make_vulkan_stream(Device& device, const StreamShape& shape) {
   return std::make_unique<VulkanStream>(device, shape);
 }
 
 }  // namespace pyllamacpp::vk
+
+uint64_t pyllamacpp::vulkan_stream_bytes(const StreamShape& shape) {
+  const vk::StreamRows rows(shape);
+  const int64_t head = std::min<int64_t>(shape.max_rows, vk::kHeadRows) * rows.vocab;
+  return uint64_t(shape.max_rows * rows.per_row() + head) * sizeof(float);
+}
