@@ -23,7 +23,7 @@ struct GpuPlan {
   uint64_t weights = 0, kv = 0, scratch = 0;
   uint64_t available = 0;
   // Why none of the layers asked for can run there, whatever its memory; else empty.
-  std::string obstacle;
+  std::string obstacle = {};
 
   uint64_t total() const { return weights + kv + scratch; }
   // Left to the driver, pipelines and displays: a tenth, and 256 MiB at least.
