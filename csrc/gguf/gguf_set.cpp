@@ -39,8 +39,8 @@ GgufSet GgufSet::open(const std::string& path, const MetaOverrides& overrides) {
     set.parts_.front().override_value(key, value);
     std::ostringstream text;
     text.precision(17);
-    std::visit([&](const auto& plain) { text << key << ' ' << value.index() << ' ' << plain; },
-               value);
+    text << key << ' ' << value.index() << ' ';
+    std::visit([&](const auto& plain) { text << plain; }, value);
     set.overridden_ += text.str() + '\0';
   }
   return set;
