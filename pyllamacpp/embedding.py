@@ -125,9 +125,9 @@ class Embedder:
         self.pooling_type = pooling_of(model, pooling_type)
         self._n_batch = min(n_batch, self.n_ctx)
         self._n_threads = n_threads
-        self._types: dict[str, Any] = {"type_k": type_k, "type_v": type_v}
+        self._shape: dict[str, Any] = {"type_k": type_k, "type_v": type_v}
         if rope is not None:
-            self._types["rope"] = rope
+            self._shape["rope"] = rope
         self._lock = threading.Lock()
         self._context: _core.Context | None = None
         self._has_room_for = 0  # tokens evaluated together, as far as memory was looked at
@@ -358,7 +358,7 @@ class Embedder:
         """The context, with memory for n_tokens; more of it is touched only as texts fill it."""
         if n_tokens > self._has_room_for:
             plan = _core.plan_memory(
-                self.model.path, n_ctx=n_tokens, n_batch=self._n_batch, **self._types
+                self.model.path, n_ctx=n_tokens, n_batch=self._n_batch, **self._shape
             )
             needed = plan.kv + plan.scratch
             if needed > plan.available:
@@ -375,7 +375,7 @@ class Embedder:
                 n_threads=self._n_threads,
                 n_threads_batch=self._n_threads,
                 max_sequences=_MOST_TEXTS,
-                **self._types,
+                **self._shape,
             )
         return self._context
 

@@ -12,6 +12,8 @@ from .log import logger
 Repack = Literal["auto", "never"]
 # The last layers of a model that run on the GPU, the head being one; -1: all; "auto": what fits.
 GpuLayers = int | Literal["auto"]
+# Metadata in place of a file's, by key.
+MetaOverrides = Mapping[str, bool | int | float | str]
 
 # Texts at a time for each n_ctx tokens of cache; what bounds them is the memory they take.
 MOST_SEQUENCES = 64
@@ -30,7 +32,7 @@ def load(
     shrink: bool = False,
     n_parallel: int = 1,
     rope: _core.RopeOverrides | None = None,
-    overrides: Mapping[str, bool | int | float | str] | None = None,
+    overrides: MetaOverrides | None = None,
     n_gpu_layers: GpuLayers = 0,
     main_gpu: int = 0,
     progress: Callable[[float], bool | None] | None = None,
@@ -96,7 +98,7 @@ def _load(
     path: str,
     plan: _core.MemoryPlan,
     shape: dict[str, Any],
-    overrides: dict[str, bool | int | float | str],
+    overrides: MetaOverrides,
     main_gpu: int,
     progress: Callable[[float], bool | None] | None,
 ) -> tuple[_core.Model, _core.Context]:
@@ -149,7 +151,7 @@ def add_context(
     path: str,
     *,
     n_ctx: int = 0,
-    overrides: Mapping[str, bool | int | float | str] | None = None,
+    overrides: MetaOverrides | None = None,
     **shape: Any,
 ) -> _core.Context:
     """Another context of a model that is loaded; the arguments are those of `load`.

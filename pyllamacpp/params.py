@@ -530,6 +530,11 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
         value = arguments[name]
         if value is not None and (not isinstance(value, int) or value < 0):
             raise InvalidArgumentError(f"{name} must be None or an integer >= 0, found {value!r}")
+    overrides = arguments["kv_overrides"]
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise InvalidArgumentError(
+            f"kv_overrides must be a mapping of metadata keys to values, found {overrides!r:.80}"
+        )
     layers, main_gpu = arguments["n_gpu_layers"], arguments["main_gpu"]
     if layers != "auto" and not (isinstance(layers, int) and -1 <= layers < 1 << 31):
         raise InvalidArgumentError(
@@ -591,6 +596,18 @@ def rope_overrides(arguments: Mapping[str, Any]) -> _core.RopeOverrides:
             raise InvalidArgumentError(f"{name} is out of range: {value!r:.80}")
         values[key] = value
     return _core.RopeOverrides(**values)
+
+
+def rope_warnings(arguments: Mapping[str, Any], rope_theta: float) -> list[str]:
+    """Of a base below the file's: it stretches nothing, and LangChain sends 10000 to any model."""
+    base = arguments["rope_freq_base"]
+    if not base or base >= rope_theta * (1 - 1e-6):  # the file's are float32
+        return []
+    sentence = (
+        f"rope_freq_base={base:g} is below the file's {rope_theta:g}, which spoils most models; "
+        "0 keeps the file's"
+    )
+    return [sentence]
 
 
 def check_completion_arguments(arguments: Mapping[str, object]) -> None:

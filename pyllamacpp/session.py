@@ -22,7 +22,7 @@ from .errors import (
     PyllamacppError,
 )
 from .llama_cache import BaseLlamaCache, PromptCache
-from .loading import GpuLayers, add_context, load
+from .loading import GpuLayers, MetaOverrides, add_context, load
 from .lora import adapter_pairs, load_adapter
 from .models.resolve import resolve_model
 from .params import (
@@ -32,6 +32,7 @@ from .params import (
     kv_type,
     old_arguments,
     rope_overrides,
+    rope_warnings,
 )
 from .state import LlamaState
 
@@ -79,7 +80,7 @@ class Session:
         vocab_only: bool = False,
         use_mmap: bool = True,
         use_mlock: bool = False,
-        kv_overrides: dict[str, bool | int | float | str] | None = None,
+        kv_overrides: MetaOverrides | None = None,
         seed: int = RANDOM_SEED,
         n_ctx: int = 512,
         n_batch: int = 512,
@@ -199,6 +200,7 @@ class Session:
                     **self._shape(),
                 )
             )
+            notes += rope_warnings(arguments, self._model.config.rope_theta)
             for note in notes:
                 warnings.warn(note, UserWarning, stacklevel=2)
             self._engine = Engine(self._model, context, logits_all=logits_all)
@@ -287,7 +289,7 @@ class Session:
             "rope": rope_overrides(a),
         }
 
-    def _overrides(self) -> dict[str, bool | int | float | str]:
+    def _overrides(self) -> MetaOverrides:
         return self._arguments["kv_overrides"] or {}
 
     def new_context(self, **changes: Any) -> Self:

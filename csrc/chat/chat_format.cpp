@@ -113,9 +113,8 @@ constexpr FormatSpec kFormats[] = {
         " ASSISTANT:",
         " ",
         kEos,
-        "A chat between a curious user and an artificial intelligence assistant. The assistant "
-        "gives "
-        "helpful, detailed, and polite answers to the user's questions.",
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions.",
     },
     {
         "alpaca",

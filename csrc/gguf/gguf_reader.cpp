@@ -91,16 +91,14 @@ void GgufFile::override_value(const std::string& key, const MetaOverride& value)
     fail(ErrorKind::invalid_argument, "kv_overrides: ", quoted(key),
          " says how the file lies and cannot be overridden");
   MetaValue set{{}, type_of(value), MetaScalar()};
-  if (const std::string* text = std::get_if<std::string>(&value)) {
-    set.value = MetaScalar(std::string_view(overrides_.emplace_back(*text)));
-  } else {
-    std::visit(
-        [&](const auto& plain) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(plain)>, std::string>)
-            set.value = MetaScalar(plain);
-        },
-        value);
-  }
+  std::visit(
+      [&](const auto& plain) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(plain)>, std::string>)
+          set.value = MetaScalar(std::string_view(overrides_.emplace_back(plain)));
+        else
+          set.value = MetaScalar(plain);
+      },
+      value);
   const auto at = std::ranges::lower_bound(metadata_by_key_, std::string_view(key), {},
                                            [&](size_t i) { return metadata_[i].key; });
   if (at != metadata_by_key_.end() && metadata_[*at].key == key) {

@@ -89,11 +89,11 @@ class _Server(uvicorn.Server):
     on_drain: called when that begins.
     """
 
+    signal_number: int | None = None
+
     def __init__(self, config: uvicorn.Config, on_drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_drain = on_drain
-
-    signal_number: int | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -40,12 +40,15 @@ def test_langchain(own: Llama, default_model: Path) -> None:
     assert len(list(chat.stream([HumanMessage(QUESTION)]))) > 3
 
     # Its default, which replaces the file's 100000.
-    sent = LlamaCpp(model_path=str(default_model), temperature=0.0, max_tokens=8, **SIZES)
-    base = Llama(str(default_model), rope_freq_base=10000.0, **SIZES)
+    with pytest.warns(UserWarning, match="rope_freq_base=10000 is below the file's 100000"):
+        sent = LlamaCpp(model_path=str(default_model), temperature=0.0, max_tokens=8, **SIZES)
+    with pytest.warns(UserWarning, match="rope_freq_base"):
+        base = Llama(str(default_model), rope_freq_base=10000.0, **SIZES)
     expected = base(PROMPT, temperature=0.0, max_tokens=8, repeat_penalty=1.1)
     assert sent.invoke(PROMPT) == expected["choices"][0]["text"] != text
 
-    embeddings = LlamaCppEmbeddings(model_path=str(default_model), f16_kv=True, **SIZES)
+    with pytest.warns(UserWarning, match="rope_freq_base"):
+        embeddings = LlamaCppEmbeddings(model_path=str(default_model), f16_kv=True, **SIZES)
     # The file states no pooling: there is a vector for each token, and LangChain takes the first.
     assert embeddings.embed_query(QUESTION) == own.embed(QUESTION)[0]
 

@@ -52,7 +52,6 @@ std::vector<size_t> halves_of(DType type) {
   switch (type) {
     case DType::q4_1:
     case DType::q5_1:
-      return {0, 2};
     case DType::q4_k:
     case DType::q5_k:
       return {0, 2};

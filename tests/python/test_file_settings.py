@@ -97,6 +97,14 @@ def test_as_if_the_file_said_so(
     assert distance(logits(path), oracle) > 1e-3  # the file alone says something else
 
 
+def test_a_base_below_the_files_is_warned_of(tmp_path: Path) -> None:
+    """LangChain sends 10000 to every model."""
+    path = TinyModel(rope_theta=5e5).write(tmp_path / "file.gguf")
+    with pytest.warns(UserWarning, match="rope_freq_base=10000 is below the file's 500000"):
+        lower = logits(path, rope_freq_base=10000.0)
+    assert distance(lower, logits(path, rope_freq_base=5e5)) > 1e-3  # no warning: they are errors
+
+
 def test_yarns_betas_and_share(tmp_path: Path) -> None:
     """The file's keys of the same names, and a blend by hand for the share."""
     path = TinyModel(metadata=YARN).write(tmp_path / "file.gguf")
@@ -174,6 +182,7 @@ def test_another_model_for_states(tmp_path: Path) -> None:
         ({"kv_overrides": {"x": [1]}}, "must be an int, a float, a bool or a string"),
         ({"kv_overrides": {"x": 1 << 64}}, "must lie in"),
         ({"kv_overrides": {3: 1}}, "a key is a string"),
+        ({"kv_overrides": [("x", 1)]}, "kv_overrides must be a mapping"),
     ],
 )
 def test_refused_in_one_sentence(

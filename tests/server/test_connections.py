@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 sys.path.append(str(Path(__file__).parent))
 from asking import post, wait_until
@@ -42,14 +42,15 @@ def gauge(address: str, name: str) -> float:
 
 def test_tls_files(start_server, default_model, tmp_path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-    command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True)
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(str(key))
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
     files = ("--tls-cert", str(certificate), "--tls-key", str(key))
     with start_server("-m", str(default_model), "-c", "64", *files) as (address, _):
         assert address.startswith("https://")
-        context = ssl.create_default_context(cafile=str(certificate))
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
         with urllib.request.urlopen(f"{address}/health", timeout=60, context=context) as answer:
             assert json.load(answer) == {"status": "ok"}
         with pytest.raises((urllib.error.URLError, ConnectionError, http.client.HTTPException)):
