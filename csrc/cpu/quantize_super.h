@@ -169,13 +169,42 @@ static inline void search_super(const SubBlocks<N>& s, const Lanes& ideal, const
   }
 }
 
-// Weights = d * n * code - dmin * m with integers n and m in [0, kHigh], codes 0 .. kMost.
+// What a super-block gets without any search: each sub-block from its lowest weight, in whole steps
+// of one half per super-block, to its highest.
+template <int kMost, int kHigh, int N>
+static inline void plain_affine(const SubBlocks<N>& s, const Unit* units, Lanes* ideal,
+                                Lanes* lows) {
+  constexpr int kSupers = kSearchLanes * N / kSuperBlock, kSubs = kSuperBlock / N;
+  Lanes highs;
+  for (int v = 0; v < kSearchLanes; v += W) {
+    F low = splat(0), high = load(s.x[0] + v);
+    for (int i = 0; i < N; ++i) {
+      low = min(low, load(s.x[i] + v));
+      high = max(high, load(s.x[i] + v));
+    }
+    store(lows->at + v, low);
+    store(highs.at + v, high);
+  }
+  for (int b = 0; b < kSupers; ++b) {
+    float depth = 0;
+    for (int j = b * kSubs; j < (b + 1) * kSubs; ++j)
+      depth = -lows->at[j] > depth ? -lows->at[j] : depth;
+    float step = depth / kHigh;
+    half_near(&step, units[b]);
+    for (int j = b * kSubs; j < (b + 1) * kSubs; ++j) {
+      if (step > 0) lows->at[j] = -step * nearest_integer(clamped(-lows->at[j] / step, 0, kHigh));
+      ideal->at[j] = (highs.at[j] - lows->at[j]) / kMost;
+    }
+  }
+}
+
+// Weights = d * n * code - dmin * m with integers n and m in [0, kHigh], codes 0 .. kMost, in place
+// of those in `found` where the error is less. Integers up to `reach` from the nearest are tried.
 template <int kMost, int kHigh, int N>
 static inline void search_super_affine(const SubBlocks<N>& s, const Lanes& ideal, const Lanes& lows,
-                                       const Unit* units,
+                                       const Unit* units, int n_turns, int reach,
                                        SuperScales<kSearchLanes * N / kSuperBlock>* found) {
   constexpr int kSupers = kSearchLanes * N / kSuperBlock, kSubs = kSuperBlock / N;
-  constexpr int kTurns = 4;
   float d[kSupers], dmin[kSupers];
   for (int b = 0; b < kSupers; ++b) {
     float peak = 0, depth = 0;
@@ -185,10 +214,9 @@ static inline void search_super_affine(const SubBlocks<N>& s, const Lanes& ideal
     }
     d[b] = peak / kHigh;
     dmin[b] = depth / kHigh;
-    found->error[b] = INFINITY;
   }
   Lanes n, m;
-  for (int turn = 0; turn < kTurns; ++turn) {
+  for (int turn = 0; turn < n_turns; ++turn) {
     half_t d_half[kSupers], dmin_half[kSupers];
     Lanes unit, unit_min, error, w1, wx, wq, wqq, wqx;
     for (int b = 0; b < kSupers; ++b) {
@@ -198,7 +226,7 @@ static inline void search_super_affine(const SubBlocks<N>& s, const Lanes& ideal
         unit.at[j] = d[b];
         unit_min.at[j] = dmin[b];
         if (turn == 0) {
-          n.at[j] = d[b] > 0 ? nearest_integer(clamped(ideal.at[j] / d[b], 0, kHigh)) : 0;
+          n.at[j] = d[b] > 0 ? nearest_integer(clamped(ideal.at[j] / d[b], 1, kHigh)) : 0;
           m.at[j] = dmin[b] > 0 ? nearest_integer(clamped(-lows.at[j] / dmin[b], 0, kHigh)) : 0;
         }
       }
@@ -207,8 +235,8 @@ static inline void search_super_affine(const SubBlocks<N>& s, const Lanes& ideal
       const F u = load(unit.at + v), u_min = load(unit_min.at + v);
       const F middle = load(n.at + v), middle_min = load(m.at + v);
       F best = splat(INFINITY), best_n = middle, best_m = middle_min;
-      for (int step = -1; step <= 1; ++step)
-        for (int step_min = -1; step_min <= 1; ++step_min) {
+      for (int step = -reach; step <= reach; ++step)
+        for (int step_min = -reach; step_min <= reach; ++step_min) {
           const F a = min(max(add(middle, splat(float(step))), splat(0)), splat(kHigh));
           const F c = min(max(add(middle_min, splat(float(step_min))), splat(0)), splat(kHigh));
           const F scale = mul(u, a), inverse = inverse_of(scale), offset = mul(u_min, c);

@@ -260,7 +260,11 @@ static void quantize_super_affine(const float* x, const float* importance, int64
     Lanes ideal, lows;
     SuperScales<kSupers> found;
     search_affine<T::kMost, true>(s, T::kCuts, int(sizeof T::kCuts / sizeof(float)), &ideal, &lows);
-    search_super_affine<T::kMost, T::kHigh>(s, ideal, lows, units, &found);
+    for (float& error : found.error) error = INFINITY;
+    search_super_affine<T::kMost, T::kHigh>(s, ideal, lows, units, 4, 1, &found);
+    // The search can end beside a better place, so never worse than without it.
+    plain_affine<T::kMost, T::kHigh>(s, units, &ideal, &lows);
+    search_super_affine<T::kMost, T::kHigh>(s, ideal, lows, units, 1, 0, &found);
     choose_affine_codes<T::kMost>(&s, found.scales, found.lows);
     for (int b = 0; b < n_blocks; ++b, dst += sizeof(typename T::Block)) {
       typename T::Block block;
