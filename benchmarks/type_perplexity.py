@@ -1,13 +1,18 @@
-"""Perplexity of the default model in every file type, beside llama-cpp-python's on the same file.
+"""Perplexity and KL divergence of the default model in every file type, beside llama-cpp-python's.
 
     python benchmarks/type_perplexity.py [--windows 12] [--types q5_k_m,q6_k] [--wide]
+
+Of each file three runs are made: ours, the peer's, and one in float32 arithmetic on the same
+weights, which the gguf package expands (float32 keys and values, our engine). The KL divergence of
+either engine is from that run's predictions, which tells the arithmetic's error alone, and from
+those of the float32 file, which adds the type's own.
 
 The peer writes the files: the default model's weights as float32, then each type from that. Rows of
 the model have 576 values, which blocks of 256 do not divide: of the K types' files only the
 feed-forward's down projections (1536) are of the type itself, the rest is what the peer falls back
 to. With --wide the float32 file is widened with zeros to 768, and to 12 heads of which 3 do
 nothing, which changes no logit: then every matrix is of the type. Exit code 1 if a perplexity
-differs by more than half a percent.
+differs from the peer's or from float32 arithmetic's by more than half a percent.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,18 +31,19 @@ import gguf
 import numpy as np
 from compare import (
     HERE,
+    N_CTX,
     OWN,
     PEER,
     PEER_VERSION,
     Worker,
     default_model,
     describe_machine,
-    measure_perplexity,
     peer_python,
-    tokenize,
+    windows_of,
 )
 
 MOST = 0.005
+EXACT = "float32 arithmetic"
 # File types by the numbers of llama.cpp's enum llama_ftype.
 TYPES = {
     "f32": 0,
@@ -131,13 +138,76 @@ def widen(source: Path, target: Path) -> None:
     writer.close()
 
 
-def compare(python: str, model: Path, text: str, n_windows: int, threads: int) -> dict[str, float]:
-    workers = [Worker(sys.executable, OWN, model, threads), Worker(python, PEER, model, threads)]
-    try:
-        return measure_perplexity(workers, tokenize(workers, text), n_windows)
-    finally:
-        for worker in workers:
-            worker.close()
+def expand(source: Path, target: Path) -> None:
+    """The same weights in float32."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        kind = field.types[0]
+        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), kind, sub_type=inner)
+    for tensor in reader.tensors:
+        values = gguf.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, np.ascontiguousarray(values, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    wide -= np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return wide
+
+
+class Run:
+    """Logits of every window in files of a folder, one file a window."""
+
+    def __init__(self, folder: Path, worker: Worker, kv: str, windows: list[list[int]]) -> None:
+        self.folder = folder
+        folder.mkdir()
+        worker.ask("open", n_ctx=N_CTX, kv=kv, n_seq=1)
+        for i, window in enumerate(windows):
+            worker.ask("window_logits", tokens=window, path=str(folder / f"{i}.npy"))
+        worker.close()
+
+    def log_probs(self, window: int) -> np.ndarray:
+        return log_softmax(np.load(self.folder / f"{window}.npy"))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def measure(
+    runs: dict[str, Run], exact: dict[str, Run], windows: list[list[int]]
+) -> dict[str, dict[str, float]]:
+    """Perplexity of each run, and mean KL divergence and share of equal best tokens to `exact`."""
+    sums: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
+
+    def add(name: str, key: str, values: np.ndarray) -> None:
+        sums[name].setdefault(key, []).extend(values.tolist())
+
+    for i, window in enumerate(windows):
+        targets = np.array(window[len(window) // 2 + 1 :])
+        right = {name: run.log_probs(i) for name, run in exact.items()}
+        for name, run in runs.items():
+            found = run.log_probs(i)
+            add(name, "nll", -found[np.arange(targets.size), targets])
+            for other, expected in right.items():
+                if run is exact[other]:
+                    continue
+                add(name, f"kl_{other}", (np.exp(expected) * (expected - found)).sum(axis=1))
+                same = expected.argmax(axis=1) == found.argmax(axis=1)
+                add(name, f"same_best_{other}", same)
+    result = {}
+    for name, lists in sums.items():
+        means = {key: float(np.mean(values)) for key, values in lists.items()}
+        result[name] = {"perplexity": math.exp(means.pop("nll"))} | means
+    return result
 
 
 def main() -> None:
@@ -154,29 +224,51 @@ def main() -> None:
     text = (HERE.parent / "tests" / "data" / "english.txt").read_text(encoding="utf-8")
     worst = 0.0
     record = {"machine": describe_machine(), "windows": args.windows, "types": {}}
-    print(f"| file type | {OWN} | {PEER} {PEER_VERSION} | ratio |\n|---|---|---|---|")
+    heads = [f"perplexity, {EXACT}", f"{OWN}", f"{PEER} {PEER_VERSION}", f"{OWN} to {EXACT}"]
+    heads += ["to the peer", f"KL to {EXACT}, {OWN}", "peer", "KL to the f32 file, ours", "peer"]
+    print("| file type | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 1))
     with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder) / "base.gguf"
+        here = Path(folder)
+        base = here / "base.gguf"
         quantize(python, default_model(), base, TYPES["f32"])
         if args.wide:
             narrow = base.rename(base.with_name("narrow.gguf"))
             widen(narrow, base)
             narrow.unlink()
+
+        def worker(engine: str, path: Path) -> Worker:
+            return Worker(sys.executable if engine == OWN else python, engine, path, args.threads)
+
+        first = worker(OWN, base)
+        windows = windows_of(first.ask("tokenize", text=text), args.windows)
+        float32 = Run(here / "float32", first, "f32", windows)
         for name in args.types.split(","):
-            number = TYPES[name]
-            path = base
+            path, exact = base, float32
             if name != "f32":
-                path = Path(folder) / f"{name}.gguf"
-                quantize(python, base, path, number)
-            found = compare(python, path, text, args.windows, args.threads)
+                path, expanded = here / f"{name}.gguf", here / "expanded.gguf"
+                quantize(python, base, path, TYPES[name])
+                expand(path, expanded)
+                exact = Run(here / "exact", worker(OWN, expanded), "f32", windows)
+                expanded.unlink()
+            runs = {EXACT: exact}
+            for engine in (OWN, PEER):
+                runs[engine] = Run(here / engine, worker(engine, path), "f16", windows)
+            found = measure(runs, {"exact": exact, "float32": float32}, windows)
+            for run in runs.values():
+                if run is not float32:
+                    run.remove()
             if path != base:
                 path.unlink()
-            ratio = found[OWN] / found[PEER]
-            worst = max(worst, abs(math.log(ratio)))
+            own, peer, right = found[OWN], found[PEER], found[EXACT]
+            ratios = [own["perplexity"] / other["perplexity"] for other in (right, peer)]
+            worst = max(worst, *(abs(math.log(ratio)) for ratio in ratios))
             record["types"][name] = found
-            print(f"| {name} | {found[OWN]:.4f} | {found[PEER]:.4f} | {ratio:.4f} |", flush=True)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(record, indent=2) + "\n")
+            cells = [f"{one['perplexity']:.4f}" for one in (right, own, peer)]
+            cells += [f"{ratio:.4f}" for ratio in ratios]
+            cells += [f"{one[kl]:.6f}" for kl in ("kl_exact", "kl_float32") for one in (own, peer)]
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            args.output.write_text(json.dumps(record, indent=2) + "\n")
     if worst > math.log1p(MOST):
         sys.exit("a perplexity differs by more than half a percent")
 
