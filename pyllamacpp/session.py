@@ -127,8 +127,8 @@ class Session:
             model_path: a GGUF file, or the name of a model fetched with `pyllamacpp pull`.
             n_gpu_layers: how many layers run on the GPU, counted from the end, the head being one;
                 -1: all; "auto": as many as fit. If fewer can, one UserWarning says why, except for
-                "auto". The GPU holds keys and values as f16 and takes no LoRA adapters; states of
-                layers there cannot be saved.
+                "auto". The GPU holds keys and values as f16, q8_0 or q4_0 and takes no LoRA
+                adapters; states of layers there cannot be saved.
             main_gpu: number of the GPU as `pyllamacpp devices` lists them, unless PYLLAMACPP_DEVICE
                 names one.
             vocab_only: load the tokenizer and the metadata alone.

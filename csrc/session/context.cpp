@@ -64,7 +64,7 @@ ContextParams with_defaults(const ModelConfig& config, const Backend& backend, C
       fail(ErrorKind::unsupported, name, "=", traits(type).name, " is not possible with heads of ",
            config.head_dim,
            " values; f32, f16 and bf16 always are, q8_0 and q4_0 for multiples of 32; on a GPU "
-           "f16 alone is");
+           "f16, q8_0 and q4_0 are, up to 256 values");
   return p;
 }
 

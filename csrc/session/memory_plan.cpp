@@ -32,7 +32,9 @@ class Planner {
     if (!vulkan_supports_kv(params_.type_k, config_.head_dim) ||
         !vulkan_supports_kv(params_.type_v, config_.head_dim))
       return {.available = available,
-              .obstacle = "the GPU holds keys and values as f16, of heads of up to 256 values"};
+              .obstacle =
+                  "the GPU holds keys and values as f16, or as q8_0 or q4_0 of heads of "
+                  "multiples of 32 values, of heads of up to 256 values"};
     for (int32_t n = n_layers < 0 ? n_parts : std::min(n_layers, n_parts); n > 0; --n) {
       const GpuPlan plan = gpu_plan(n, available);
       if (plan.total() <= plan.usable()) return plan;

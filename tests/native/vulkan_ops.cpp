@@ -297,22 +297,75 @@ void test_elementwise(Bench& bench) {
   std::printf("rms_norm, swiglu, add_bias\n");
 }
 
+// What a side of the cache holds for a token of a head, by the words of shaders/kv.glsl.
+std::vector<float> stored(const std::vector<uint32_t>& words, bool keys, DType type, int64_t page,
+                          int32_t offset, int32_t n_heads, int32_t head, int32_t head_dim) {
+  const size_t n = kv_token_words(type, head_dim);
+  const uint32_t* of_head = &words[size_t(page * n_heads + head) * 32 * n];
+  const auto word = [&](size_t j) {
+    return keys ? of_head[j * 32 + size_t(offset)] : of_head[size_t(offset) * n + j];
+  };
+  std::vector<float> values;
+  for (size_t d = 0; d < size_t(head_dim); ++d) {
+    if (type == DType::f16) {
+      values.push_back(half_to_float(uint16_t(word(d / 2) >> (16 * (d % 2)))));
+      continue;
+    }
+    const size_t bits = type == DType::q8_0 ? 8 : 4, per_word = 32 / bits;
+    const uint32_t code = word(d / per_word) >> (bits * (d % per_word));
+    const uint32_t scales = word(size_t(head_dim) / per_word + d / 64);
+    const float scale = half_to_float(uint16_t(scales >> (16 * (d / 32 % 2))));
+    values.push_back(scale * float(bits == 8 ? int8_t(code) : int(code & 15) - 8));
+  }
+  return values;
+}
+
+// Whether it is what the type makes of x: within the rounding of halves, or half a step of a block.
+void expect_stored(const std::vector<float>& found, const float* x, DType type) {
+  const std::string what = std::string("stored as ") + traits(type).name;
+  for (size_t d = 0; d < found.size(); ++d) {
+    const double wanted = double(x[d]);
+    if (type == DType::f16) {
+      const double most = std::abs(wanted) * 0x1p-10 + 0x1p-24;
+      expect(std::abs(double(found[d]) - wanted) <= most, what, double(found[d]), wanted);
+      continue;
+    }
+    double peak = 0;
+    for (size_t i = d / 32 * 32; i < d / 32 * 32 + 32; ++i)
+      if (std::abs(double(x[i])) > std::abs(peak)) peak = double(x[i]);
+    const double step = type == DType::q8_0 ? std::abs(peak) / 127 : peak / -8;
+    if (step == 0) {
+      expect(found[d] == 0, what, double(found[d]), 0);
+      continue;
+    }
+    // In steps, which are themselves rounded to halves. Codes of 4 bits end at 7.
+    const double steps = std::min(wanted / step, type == DType::q8_0 ? 127.0 : 7.0);
+    const double most = 0.501 + std::abs(steps) * 0x1p-10 + 0x1p-24 / std::abs(step) * 127;
+    expect(std::abs(double(found[d]) / step - steps) <= most, what, double(found[d]), wanted);
+  }
+}
+
 // Heads of a batch of two sequences, the second of one row, behind keys that are there already.
 void test_attention(Bench& bench, RopeLayout layout, int32_t head_dim, int32_t rope_dims,
-                    int32_t n_heads, int32_t n_kv_heads, int32_t window, int32_t heads_per_part) {
+                    int32_t n_heads, int32_t n_kv_heads, int32_t window, int32_t heads_per_part,
+                    DType type_k = DType::f16, DType type_v = DType::f16) {
   AttentionShape shape{n_heads, n_kv_heads, head_dim, rope_dims, layout, {}, 1, window, 1e-5f};
   const int32_t lengths[] = {300, 161};  // tokens of each sequence in the end
   const int32_t n_pages = 16, q_dim = n_heads * head_dim, kv_dim = n_kv_heads * head_dim;
   std::vector<int32_t> page_order(n_pages);
   for (int32_t i = 0; i < n_pages; ++i) page_order[size_t(i)] = (i * 7 + 3) % n_pages;
   DeviceKv kv;
+  kv.type_k = type_k;
+  kv.type_v = type_v;
   for (int32_t h = 0; h < n_kv_heads; h += heads_per_part) {
     const int32_t n = std::min(heads_per_part, n_kv_heads - h);
-    const uint64_t bytes = uint64_t(n_pages) * uint64_t(n) * 32 * uint64_t(head_dim) * 2;
-    const auto memory = [&] { return Memory(bench.device, bytes, Memory::Kind::device, "test"); };
-    kv.parts.push_back({memory(), memory(), h, n});
+    const auto memory = [&](DType type) {
+      const uint64_t words = uint64_t(n_pages) * uint64_t(n) * 32 * kv_token_words(type, head_dim);
+      return Memory(bench.device, words * sizeof(uint32_t), Memory::Kind::device, "test");
+    };
+    kv.parts.push_back({memory(type_k), memory(type_v), h, n});
   }
-  std::vector<float> all_k[2], all_v[2];  // as stored: rotated
+  std::vector<float> all_k[2], all_v[2];  // as they are to be stored: keys rotated
   std::vector<float> attended;
   std::vector<float> q_rotated;  // of the last batch
   struct Row {
@@ -332,7 +385,7 @@ void test_attention(Bench& bench, RopeLayout layout, int32_t head_dim, int32_t r
     for (float& x : q) x *= 8;  // so that a few keys matter
     const std::vector<float> k = random_floats(n_rows * size_t(kv_dim));
     std::vector<float> v = random_floats(n_rows * size_t(kv_dim));
-    for (float& x : v) x = half_to_float(float_to_half(x));
+    std::fill_n(v.begin(), std::min<size_t>(32, size_t(head_dim)), 0.0f);  // a block of zeros
     std::vector<float> rope(n_rows * size_t(rope_dims));
     std::vector<uint32_t> slots, rows;
     for (size_t r = 0; r < n_rows; ++r) {
@@ -387,6 +440,32 @@ void test_attention(Bench& bench, RopeLayout layout, int32_t head_dim, int32_t r
       attended = again;
     }
   }
+  // From here on what is really in the cache.
+  for (const DeviceKv::Part& part : kv.parts) {
+    const auto words_of = [&](const Memory& side) {
+      std::vector<uint32_t> words(side.size() / sizeof(uint32_t));
+      bench.ops.encoder.begin(0, side.size());
+      const void* from = bench.ops.encoder.read(side.all());
+      bench.ops.encoder.finish();
+      std::memcpy(words.data(), from, side.size());
+      return words;
+    };
+    const std::vector<uint32_t> k_words = words_of(part.k), v_words = words_of(part.v);
+    for (int32_t s = 0; s < 2; ++s)
+      for (int32_t p = 0; p < lengths[s]; ++p)
+        for (int32_t h = 0; h < part.n_heads; ++h) {
+          const int64_t page = page_order[size_t(first_page[s] + p / 32)];
+          const auto take = [&](std::vector<float>& all, bool keys, DType type) {
+            float* x = &all[size_t(p) * size_t(kv_dim) + size_t((part.first_head + h) * head_dim)];
+            const std::vector<float> found = stored(keys ? k_words : v_words, keys, type, page,
+                                                    p % 32, part.n_heads, h, head_dim);
+            expect_stored(found, x, type);
+            std::copy(found.begin(), found.end(), x);
+          };
+          take(all_k[s], true, type_k);
+          take(all_v[s], false, type_v);
+        }
+  }
   for (size_t r = 0; r < batch.size(); ++r)
     for (int32_t h = 0; h < n_heads; ++h) {
       const auto [s, p] = batch[r];
@@ -410,14 +489,14 @@ void test_attention(Bench& bench, RopeLayout layout, int32_t head_dim, int32_t r
           sum[size_t(d)] +=
               weight * double(all_v[s][size_t(key) * size_t(kv_dim) + kv_at + size_t(d)]);
       }
-      // A key's halves are off by 2^-10 of themselves at most, however they are rounded, and its
-      // score by as much of the sum of its products: weights by twice that, and values are below 1.
-      const double most = 2 * largest * 0x1p-10 + 1e-5;
+      // A score is off by the rounding of a sum of head_dim products, and of the query's rotation:
+      // weights by twice that, and values are below 1.
+      const double most = 2 * largest * 0x1p-24 * (head_dim + 8) + 1e-5;
       for (int32_t d = 0; d < head_dim; ++d) {
         const double wanted = sum[size_t(d)] / total, found = double(attended[q_at + size_t(d)]);
         expect(std::abs(found - wanted) <= most,
-               "attention of heads of " + std::to_string(head_dim) + ", window " +
-                   std::to_string(window),
+               std::string("attention over ") + traits(type_k).name + ", " + traits(type_v).name +
+                   ", heads of " + std::to_string(head_dim) + ", window " + std::to_string(window),
                found, wanted);
       }
     }
@@ -432,7 +511,16 @@ void test_attention(Bench& bench) {
   test_attention(bench, RopeLayout::interleaved, 256, 256, 2, 2, 200, 2);
   test_attention(bench, RopeLayout::interleaved, 64, 64, 2, 2, 1, 2);
   test_attention(bench, RopeLayout::interleaved, 256, 128, 2, 2, 1, 2);
-  std::printf("rope_store, attention\n");
+  for (const DType k : {DType::f16, DType::q8_0, DType::q4_0})
+    for (const DType v : {DType::f16, DType::q8_0, DType::q4_0}) {
+      if (k == DType::f16 && v == DType::f16) continue;
+      test_attention(bench, RopeLayout::halves, 128, 128, 4, 2, 0, 1, k, v);
+      // An odd number of blocks, and half of the dimensions rotated.
+      test_attention(bench, RopeLayout::interleaved, 96, 48, 6, 3, 100, 2, k, v);
+      test_attention(bench, RopeLayout::halves, 32, 32, 3, 1, 0, 1, k, v);
+      test_attention(bench, RopeLayout::interleaved, 256, 256, 2, 1, 0, 1, k, v);
+    }
+  std::printf("rope_store, store_blocks, attention\n");
 }
 
 // Bytes of weights per second of decoding, beside a copy's bytes (read and written).

@@ -214,7 +214,9 @@ def test_layers_that_fit_a_gpu(default_model: Path) -> None:
     assert found == sorted(found)
     assert (found[0], found[-1]) == (0, 31)
     assert len(set(found)) > 5
-    assert plan(4 * GIB, 31, type_k="q8_0").gpu.obstacle.startswith("the GPU holds keys and values")
+    assert plan(4 * GIB, 31, type_k="bf16").gpu.obstacle.startswith("the GPU holds keys and values")
+    small = plan(4 * GIB, 31, type_k="q8_0", type_v="q4_0")
+    assert small.gpu.kv * 2 * 32 == all_there.gpu.kv * (34 / 2 + 18 / 2)
 
 
 def test_command_with_a_gpu(run, tiny: str) -> None:

@@ -36,6 +36,32 @@ for n in layers:
 print(json.dumps(found))
 """
 
+TYPES_PROGRAM = """
+import json, sys
+from pyllamacpp import _core
+
+path, types = sys.argv[1], ("f16", "q8_0", "q4_0")
+prompt = list(range(3, 203))
+found = {}
+for n in (0, -1, 2):
+    model = _core.Model(path, n_gpu_layers=n)
+    for key in types:
+        for value in types:
+            rows = []
+            for n_batch in (256, 7):
+                shape = {"n_ctx": 256, "type_k": key, "type_v": value, "max_sequences": 2}
+                context = _core.Context(model, n_batch=n_batch, **shape)
+                context.decode([(0, prompt, "all")])
+                rows.append(context.logits())
+            context.fork(0, 1)
+            context.trim(1, 190)  # within a page, which is copied
+            context.decode([(1, prompt[190:], "all")])
+            same = (rows[0] == rows[1]).all() and (rows[0][190:] == context.logits()).all()
+            cpu, _ = found.setdefault(f"{key} {value}", (rows[0], []))
+            found[f"{key} {value}"][1].append([float(abs(rows[0] - cpu).max()), bool(same)])
+print(json.dumps({name: off for name, (_, off) in found.items()}))
+"""
+
 
 @pytest.fixture
 def texts(run, tmp_path):
@@ -58,6 +84,19 @@ def test_the_text_is_the_cpus_at_every_split(texts, tmp_path):
     for found in split:
         assert found["text"] == cpu["text"]
         assert found["warnings"] == []
+
+
+def test_types_of_keys_and_values(run, tmp_path):
+    """Each as on the CPU: where an input rounds to the next code, by a step of its block."""
+    path = TinyModel(n_layers=3, n_embd=96, head_dim=96, rope_dim=48).write(tmp_path / "tiny.gguf")
+    program = tmp_path / "program.py"
+    program.write_text(TYPES_PROGRAM)
+    found = json.loads(run(sys.executable, program, path, **LAVAPIPE))
+    assert len(found) == 9
+    for types, splits in found.items():
+        for off, same in splits:
+            assert same
+            assert off < (0.2 if "q" in types else 0.01), types  # logits up to 4
 
 
 def test_a_device_that_runs_out_gets_fewer_layers(texts, default_model):

@@ -84,7 +84,7 @@ void Ops::rope_store(const AttentionShape& shape, const Positions& p, const Rows
                      const Rows& v, const Rows& q_rotated, const DeviceKv& kv) {
   enum What : uint32_t { queries, keys, values };
   const uint32_t words = uint32_t(shape.head_dim) / 2;
-  const auto record = [&](What what, const Rows& x, Slice cache, int32_t first_head,
+  const auto record = [&](What what, const Rows& x, DType type, Slice cache, int32_t first_head,
                           int32_t n_heads, Order order) {
     const struct {
       uint32_t what, head_words, n_heads, first_head, x_stride, rope_dims, halves;
@@ -97,13 +97,17 @@ void Ops::rope_store(const AttentionShape& shape, const Positions& p, const Rows
                 uint32_t(shape.rope_dims),
                 shape.rope_layout == RopeLayout::halves,
                 1.0f / std::sqrt(float(shape.head_dim))};
-    encoder.dispatch(Shader::rope_store, {}, {x.data, p.rope, p.slots, q_rotated.data, cache},
-                     arguments, {groups_of(uint64_t(n_heads) * words, 64), p.n_rows}, order);
+    const bool halves = type == DType::f16;
+    const uint32_t n_groups = halves ? groups_of(uint64_t(n_heads) * words, 64)
+                                     : uint32_t(n_heads) * groups_of(words, 32);
+    encoder.dispatch(halves ? Shader::rope_store : Shader::store_blocks, {uint32_t(type)},
+                     {x.data, p.rope, p.slots, q_rotated.data, cache}, arguments,
+                     {n_groups, p.n_rows}, order);
   };
-  record(queries, q, kv.parts[0].k.all(), 0, shape.n_heads, Order::after_last);
+  record(queries, q, DType::f16, kv.parts[0].k.all(), 0, shape.n_heads, Order::after_last);
   for (const DeviceKv::Part& part : kv.parts) {
-    record(keys, k, part.k.all(), part.first_head, part.n_heads, Order::with_last);
-    record(values, v, part.v.all(), part.first_head, part.n_heads, Order::with_last);
+    record(keys, k, kv.type_k, part.k.all(), part.first_head, part.n_heads, Order::with_last);
+    record(values, v, kv.type_v, part.v.all(), part.first_head, part.n_heads, Order::with_last);
   }
 }
 
@@ -116,7 +120,7 @@ void Ops::attention(const AttentionShape& shape, const Positions& p, const Rows&
       uint32_t head_words, n_kv_heads, group, first_head, stride;
     } arguments{uint32_t(shape.head_dim) / 2, uint32_t(part.n_heads), group,
                 uint32_t(part.first_head) * group, q.stride};
-    encoder.dispatch(Shader::attention, {},
+    encoder.dispatch(Shader::attention, {uint32_t(kv.type_k), uint32_t(kv.type_v)},
                      {q.data, part.k.all(), part.v.all(), p.pages, p.rows, out.data}, arguments,
                      {uint32_t(part.n_heads) * group, p.n_rows}, order);
     order = Order::with_last;

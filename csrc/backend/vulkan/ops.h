@@ -36,8 +36,15 @@ struct DeviceKv {
     Memory k, v;
     int32_t first_head, n_heads;
   };
+  DType type_k = DType::f16, type_v = DType::f16;  // f16, q8_0 or q4_0
   std::vector<Part> parts;
 };
+
+// Words of a token of one head, of keys or of values; shaders/kv.glsl has their layout.
+constexpr uint32_t kv_token_words(DType type, int32_t head_dim) {
+  const uint32_t n = uint32_t(head_dim);
+  return type == DType::f16 ? n / 2 : n / (type == DType::q8_0 ? 4 : 8) + (n / 32 + 1) / 2;
+}
 
 class Ops {
  public:

@@ -7,7 +7,16 @@
 namespace pyllamacpp::vk {
 
 // In the order of their files' names.
-enum class Shader { add_bias, attention, matmul, matvec, rms_norm, rope_store, swiglu };
+enum class Shader {
+  add_bias,
+  attention,
+  matmul,
+  matvec,
+  rms_norm,
+  rope_store,
+  store_blocks,
+  swiglu
+};
 
 struct Spirv {
   const uint32_t* words;

@@ -20,8 +20,8 @@ constexpr int32_t kMostHeadDim = 256;  // attention.comp's shared memory
 constexpr uint64_t kUploadBytes = uint64_t{32} << 20;  // weights packed and copied at a time
 
 // Of one head, of keys or values.
-uint64_t page_bytes(const KvShape& shape) {
-  return uint64_t(kPageTokens) * uint64_t(shape.head_dim) * 2;
+uint64_t page_bytes(DType type, int32_t head_dim) {
+  return uint64_t(kPageTokens) * kv_token_words(type, head_dim) * sizeof(uint32_t);
 }
 
 class VulkanBackend final : public Backend {
@@ -101,8 +101,12 @@ class VulkanBackend final : public Backend {
 
   std::unique_ptr<KvLayer> make_kv(const KvShape& shape) override {
     auto layer = std::make_unique<VulkanKvLayer>();
-    layer->page_words = vk::page_bytes(shape) / sizeof(uint32_t);
-    const uint64_t head_bytes = uint64_t(shape.n_pages) * vk::page_bytes(shape);
+    layer->kv.type_k = shape.type_k;
+    layer->kv.type_v = shape.type_v;
+    layer->k_page_bytes = vk::page_bytes(shape.type_k, shape.head_dim);
+    layer->v_page_bytes = vk::page_bytes(shape.type_v, shape.head_dim);
+    const uint64_t head_bytes =
+        uint64_t(shape.n_pages) * std::max(layer->k_page_bytes, layer->v_page_bytes);
     const int32_t most =
         int32_t(std::min<uint64_t>(device_.max_slice() / head_bytes, uint64_t(shape.n_kv_heads)));
     if (most == 0)
@@ -110,10 +114,12 @@ class VulkanBackend final : public Backend {
            " bytes at a time; keys of ", shape.n_pages * kPageTokens, " tokens need ", head_bytes);
     for (int32_t head = 0; head < shape.n_kv_heads; head += most) {
       const int32_t n = std::min(most, shape.n_kv_heads - head);
-      const auto memory = [&] {
-        return Memory(device_, uint64_t(n) * head_bytes, Memory::Kind::device, "KV cache");
+      const auto memory = [&](uint64_t page_bytes) {
+        return Memory(device_, uint64_t(n) * uint64_t(shape.n_pages) * page_bytes,
+                      Memory::Kind::device, "KV cache");
       };
-      layer->kv.parts.push_back({memory(), memory(), head, n});
+      layer->kv.parts.push_back(
+          {memory(layer->k_page_bytes), memory(layer->v_page_bytes), head, n});
     }
     return layer;
   }
@@ -123,10 +129,13 @@ class VulkanBackend final : public Backend {
     const std::lock_guard lock(mutex_);
     ops_.encoder.begin(0, 0);
     for (const DeviceKv::Part& part : kv.kv.parts) {
-      const uint64_t bytes = uint64_t(part.n_heads) * kv.page_words * sizeof(uint32_t);
-      for (const Memory* side : {&part.k, &part.v})
-        ops_.encoder.copy(side->slice(uint64_t(from) * bytes, bytes),
-                          side->slice(uint64_t(to) * bytes, bytes));
+      const auto copy = [&](const Memory& side, uint64_t page_bytes) {
+        const uint64_t bytes = uint64_t(part.n_heads) * page_bytes;
+        ops_.encoder.copy(side.slice(uint64_t(from) * bytes, bytes),
+                          side.slice(uint64_t(to) * bytes, bytes));
+      };
+      copy(part.k, kv.k_page_bytes);
+      copy(part.v, kv.v_page_bytes);
     }
     ops_.encoder.finish();
   }
@@ -192,11 +201,15 @@ uint64_t vulkan_matrix_bytes(DType type, int64_t rows, int64_t cols) {
 }
 
 uint64_t vulkan_kv_bytes(const KvShape& shape) {
-  return uint64_t(shape.n_pages) * uint64_t(shape.n_kv_heads) * vk::page_bytes(shape) * 2;
+  return uint64_t(shape.n_pages) * uint64_t(shape.n_kv_heads) *
+         (vk::page_bytes(shape.type_k, shape.head_dim) +
+          vk::page_bytes(shape.type_v, shape.head_dim));
 }
 
 bool vulkan_supports_kv(DType type, int32_t head_dim) {
-  return type == DType::f16 && head_dim % 2 == 0 && head_dim <= vk::kMostHeadDim;
+  const bool blocks = type == DType::q8_0 || type == DType::q4_0;
+  return (blocks || type == DType::f16) && head_dim % (blocks ? 32 : 2) == 0 &&
+         head_dim <= vk::kMostHeadDim;
 }
 
 }  // namespace pyllamacpp

@@ -21,7 +21,7 @@ inline const VulkanWeight& as_vulkan(const Weight& w) {
 
 struct VulkanKvLayer final : KvLayer {
   DeviceKv kv;
-  uint64_t page_words = 0;  // of one head: words of keys, and of values
+  uint64_t k_page_bytes = 0, v_page_bytes = 0;  // of one head
 };
 
 // The device outlives the stream.
