@@ -1,140 +1,58 @@
-// pyllamacpp-chat: the native program. Answers go to standard output, everything else to standard
-// error.
+// pyllamacpp-chat: the native program.
 #include <algorithm>
-#include <atomic>
-#include <csignal>
 #include <exception>
 #include <iostream>
+#include <memory>
 #include <new>
 #include <random>
 
 #include "base/error.h"
+#include "chat/chat.h"
 #include "chat/chat_format.h"
 #include "chat/options.h"
-#include "session/generation.h"
+#include "chat/screen.h"
 #include "session/memory_plan.h"
 
 #if defined(_WIN32)
 #define NOMINMAX
-#include <io.h>
 #include <windows.h>
 // after windows.h
 #include <shellapi.h>
-#else
-#include <unistd.h>
 #endif
 
 namespace pyllamacpp {
 namespace {
 
-std::atomic<bool> interrupted = false;
-static_assert(std::atomic<bool>::is_always_lock_free, "set by a signal handler");
-
-void on_interrupt(int) { interrupted = true; }
-
-// A read that waits for a line is ended by Ctrl-C, not begun again.
-void catch_interrupts() {
-#if defined(_WIN32)
-  std::signal(SIGINT, on_interrupt);
-#else
-  struct sigaction action = {};
-  action.sa_handler = on_interrupt;
-  sigaction(SIGINT, &action, nullptr);
-#endif
-}
-
-bool is_terminal() {
-#if defined(_WIN32)
-  return _isatty(_fileno(stdin));
-#else
-  return isatty(STDIN_FILENO);
-#endif
-}
-
-enum class End { finished, context_full, interrupted };
-
-struct Answer {
-  std::string text;
-  End end = End::finished;
-};
-
-// Writes an answer as it is made.
-Answer answer(Context& context, std::vector<int32_t> prompt, const GenerationParams& params) {
-  Answer a;
-  Generation generation(context, 0, std::move(prompt), params);
-  try {
-    for (;;) {
-      const GenerationStep step = generation.next();
-      std::cout << step.text << std::flush;
-      a.text += step.text;
-      if (step.finish_reason == FinishReason::length &&
-          params.max_tokens != generation.n_generated())
-        a.end = End::context_full;
-      if (step.finish_reason != FinishReason::none) break;
-    }
-  } catch (const Error& e) {
-    if (e.kind() != ErrorKind::cancelled) throw;
-    a.end = End::interrupted;
-  }
-  std::cout << std::endl;
-  return a;
-}
-
 int complete(Context& context, const Options& options, const GenerationParams& params) {
-  const Answer a =
-      answer(context, context.model().tokenizer().encode(*options.prompt, true, false), params);
-  if (a.end == End::context_full) std::cerr << "pyllamacpp-chat: the context is full\n";
-  return a.end == End::interrupted ? 130 : 0;
+  Screen screen;
+  const Answer answer = make_answer(
+      context, context.model().tokenizer().encode(*options.prompt, true, false), params, screen);
+  screen.end_answer();
+  if (answer.end == Answer::End::context_full) screen.notice("the context is full");
+  if (options.wants_stats) screen.notice(answer.speed());
+  return answer.end == Answer::End::interrupted ? 130 : 0;
 }
 
-// Not in any text that is UTF-8.
-constexpr std::string_view kMark = "\xFF\xFE\xFF";
-
-// A line of standard input, or the message given as an option, once.
-bool next_message(const Options& options, bool terminal, bool first, std::string* message) {
-  if (options.prompt) {
-    *message = first ? *options.prompt : "";
-    return first;
-  }
-  if (terminal) std::cerr << "> " << std::flush;
-  return bool(std::getline(std::cin, *message));
-}
-
-int chat(Context& context, const Options& options, GenerationParams params) {
-  const Tokenizer& tokenizer = context.model().tokenizer();
-  const ChatFormat format = ChatFormat::choose(context.model().file(), tokenizer, options.format);
-  params.stop = format.stop();
-  const bool terminal = is_terminal() && !options.prompt;
+int chat(Context& context, const Options& options, const GenerationParams& params) {
+  const ChatFormat format =
+      ChatFormat::choose(context.model().file(), context.model().tokenizer(), options.format);
+  std::optional<std::string> system;
+  if (!options.system.empty()) system = options.system;
+  Conversation conversation(context, format, params, system);
+  conversation.when_full = options.when_full;
+  Screen screen;
+  const bool is_typed = screen.is_typed() && !options.prompt;
   std::cerr << "format " << format.name() << (format.recognised() ? " (the file's own)" : "")
             << ", context " << context.params().n_ctx << " tokens"
-            << (terminal ? "; Ctrl-C stops an answer, Ctrl-D leaves" : "") << "\n";
-  // Special tokens that a message or an answer spells are text.
-  const auto marked = [&](std::string_view text) { return tokenizer.marked(text, kMark); };
-  const std::string system =
-      marked(options.system.empty() ? format.default_system() : options.system);
-  std::string conversation = format.opening(system);
-  bool first = true;
-  for (std::string line;;) {
-    interrupted = false;
-    if (!next_message(options, terminal, first, &line)) break;
-    if (line.empty()) continue;
-    const std::string turn = format.turn(marked(line), system, first);
-    const std::vector<int32_t> prompt = tokenizer.encode(conversation + turn, true, true, kMark);
-    if (int32_t(prompt.size()) >= context.params().n_ctx) {
-      std::cerr << "pyllamacpp-chat: the context of " << context.params().n_ctx
-                << " tokens has no room for this message; start again or use a larger -c\n";
-      if (!terminal) return 1;
-      continue;
-    }
-    const Answer a = answer(context, prompt, params);
-    if (a.end == End::context_full)
-      std::cerr << "pyllamacpp-chat: the context is full; the answer ends here\n";
-    conversation += turn + format.answer(marked(a.text));
-    first = false;
-    if (options.prompt && a.end == End::interrupted) return 130;
-  }
-  if (terminal) std::cerr << "\n";
-  return 0;
+            << (is_typed ? "; /help lists the commands, Ctrl-D leaves" : "") << "\n";
+  Chat chat{.conversation = conversation,
+            .screen = screen,
+            .model_name = store::utf8(store::user_path(options.model).stem()),
+            .wants_stats = options.wants_stats,
+            .keeps_last = is_typed};
+  if (!options.resume.empty()) chat.resume(options.resume);
+  if (options.prompt) return chat.ask(*options.prompt, false) ? 0 : 130;
+  return chat.run();
 }
 
 int run(const Options& options) {
@@ -151,7 +69,7 @@ int run(const Options& options) {
   const auto model =
       std::make_shared<const Model>(options.model, ModelParams{.repack = plan.repack});
   Context context(model, params);
-  context.set_poll([] { return interrupted.load(); });
+  context.set_poll(is_interrupted);
   catch_interrupts();
   GenerationParams generation;
   generation.max_tokens = options.n_tokens;

@@ -1,6 +1,7 @@
 #include "chat/options.h"
 
-#include <charconv>
+#include "base/error.h"
+#include "chat/number.h"
 
 namespace pyllamacpp {
 
@@ -22,9 +23,14 @@ Chats with a model in the terminal or, with -p, completes one text. Runs without
       --seed N         the same seed gives the same text (default: another each time)
       --system TEXT    system message (default: the file's own)
       --format NAME    conversation format (default: recognised from the file); list: the names
+      --when-full X    a full context ends the answer (stop, the default), drops what is
+                       oldest (shift), or is an error (error)
+      --resume NAME    go on with a saved conversation; last: the last one
+      --stats          say after each answer how fast it was
       --version, -h, --help
 
-While an answer is written, Ctrl-C stops it; at the prompt, Ctrl-C or Ctrl-D leaves.
+Questions are lines of standard input. One that begins with / is a command; /help lists them.
+While an answer is written, Ctrl-C stops it; at the prompt Ctrl-D leaves, as does Ctrl-C twice.
 
 Examples:
   pyllamacpp-chat -m smollm2.gguf
@@ -35,14 +41,20 @@ namespace {
 
 template <class T>
 T number(const std::string& option, const std::string& text, T least, T most) {
-  T value{};
-  const char* end = text.data() + text.size();
-  const auto [stop, status] = std::from_chars(text.data(), end, value);
+  const std::optional<T> value = parse_number<T>(text);
   // Written so that NaN is refused too.
-  if (status != std::errc{} || stop != end || !(value >= least && value <= most))
+  if (!value || !(*value >= least && *value <= most))
     throw UsageError{option + " is '" + text + "', expected a number from " +
                      std::to_string(least) + " to " + std::to_string(most)};
-  return value;
+  return *value;
+}
+
+FullContext full_context(const std::string& option, const std::string& name) {
+  try {
+    return full_context_of(option, name);
+  } catch (const Error& e) {
+    throw UsageError{e.what()};
+  }
 }
 
 }  // namespace
@@ -96,10 +108,19 @@ Options parse_options(const std::vector<std::string>& args) {
       o.system = value();
     else if (name == "--format")
       o.format = value();
+    else if (name == "--resume")
+      o.resume = value();
+    else if (name == "--stats")
+      o.wants_stats = true;
+    else if (name == "--when-full")
+      o.when_full = full_context(name, value());
     else
       throw UsageError{"unknown option " + name};
   }
   if (o.model.empty() && o.format != "list") throw UsageError{"no model: -m FILE.gguf is needed"};
+  const bool is_chat = !o.system.empty() || !o.resume.empty() || o.when_full != FullContext::stop;
+  if (o.prompt && o.format.empty() && is_chat)
+    throw UsageError{"-p completes a text; --system, --resume and --when-full need --format too"};
   return o;
 }
 

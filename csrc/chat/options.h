@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "chat/conversation.h"
 #include "sample/sampler.h"
 
 namespace pyllamacpp {
@@ -18,6 +19,9 @@ struct Options {
   int32_t n_ctx = 0;                  // 0: the least of the file's own and 4096
   int32_t n_threads = 0;
   bool seed_given = false;
+  FullContext when_full = FullContext::stop;
+  std::string resume;  // name of a saved conversation; may be empty
+  bool wants_stats = false;
   SamplingParams sampling;
   bool help = false;
   bool version = false;

@@ -1,4 +1,4 @@
-"""`pyllamacpp-chat`: the same engine without Python, in pipes and in a pseudo-terminal."""
+"""`pyllamacpp-chat`: the same engine without Python. Its chat is in test_native_chat.py."""
 
 import signal
 import subprocess
@@ -6,7 +6,6 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from pyllamacpp import Llama, __version__
@@ -19,7 +18,6 @@ PROGRAM = str(Path(sysconfig.get_path("scripts")) / "pyllamacpp-chat")
 FRANCE = "Name the capital city of France."
 ITALY = "Name the capital city of Italy."
 NAMES = "chatml, llama-2, mistral, mistral-v0.1, zephyr, vicuna, alpaca, llama-3.1, llama-3"
-LONG = "Write a very long story about the sea."
 
 
 def run(*args: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
@@ -56,25 +54,6 @@ def test_a_conversation_in_a_pipe(default_model: Path, llm: Llama) -> None:
     assert done.stdout == "".join(m["content"] + "\n" for m in messages[1::2])
 
 
-def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(default_model: Path) -> None:
-    chat = pexpect.spawn(
-        PROGRAM, ["-m", str(default_model), "--temp", "0"], encoding="utf-8", timeout=120
-    )
-    chat.expect("> ")
-    chat.sendline(LONG)
-    chat.expect("sea")  # the echo
-    chat.expect("sea")  # the answer has begun
-    chat.sendintr()
-    chat.expect("> ")
-    chat.sendline(FRANCE)
-    chat.expect("Paris")
-    chat.expect("> ")
-    chat.sendeof()
-    chat.expect(pexpect.EOF)
-    chat.wait()
-    assert chat.exitstatus == 0
-
-
 def test_an_interrupted_completion_says_so(default_model: Path) -> None:
     command = [PROGRAM, "-m", str(default_model), "-p", "Once upon a time", "--temp", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -91,7 +70,7 @@ def test_a_full_context_is_announced(default_model: Path) -> None:
     assert "the context is full" in done.stderr
     done = run("-m", str(default_model), "-c", "40", stdin=FRANCE * 10 + "\n")
     assert done.returncode == 1
-    assert "no room for this message" in done.stderr
+    assert "the question does not fit any more" in done.stderr
 
 
 def test_help_and_version() -> None:
@@ -255,10 +234,10 @@ def test_formats_say_what_the_templates_say(name: str, system: str, tmp_path: Pa
     recognised = run(*options, stdin=question + "\n")
     assert recognised.returncode == 0, recognised.stderr
     assert recognised.stdout == content + "\n"
-    assert recognised.stderr == f"format {name} (the file's own), context 512 tokens\n"
+    assert recognised.stderr.startswith(f"format {name} (the file's own), context 512 tokens\n")
     once = run(*options, "--format", name, "-p", question)
     assert once.stdout == content + "\n"
-    assert once.stderr == f"format {name}, context 512 tokens\n"
+    assert once.stderr.startswith(f"format {name}, context 512 tokens\n")
     assert run(*options, "--format", name, stdin=question + "\n").stdout == content + "\n"
     other = next(n for n in TEMPLATES if n != name)
     assert run(*options, "--format", other, stdin=question + "\n").stdout != content + "\n"

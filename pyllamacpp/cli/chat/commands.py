@@ -151,7 +151,8 @@ def _read(chat: Chat, argument: str) -> None:
 
 
 def _set(chat: Chat, argument: str) -> None:
-    name, _, text = argument.partition(" ")
+    typed, _, text = argument.partition(" ")
+    name = "temperature" if typed == "temp" else typed  # as the option is called
     if not text:
         known = _settings(chat)
         if name and name not in known:
