@@ -68,8 +68,9 @@ class Engine:
         self._is_busy = False  # a thread has the lead; it alone touches what follows
         self._has_cancelled = False  # the evaluation that runs
         self._listened: set[Stream] = set()
-        self._waiting: deque[Stream] = deque()  # any thread may append
+        self._waiting: deque[Stream] = deque()  # any thread may append and remove, with `_turn`
         self._running: list[Stream] = []  # in order of arrival
+        self._unsaved: list[int] = []  # sequences with finished texts that the store is to get
         n_sequences = 1 if logits_all else context.max_sequences
         self._owners: list[Stream | None] = [None] * n_sequences  # of the sequences
         self._last_use = [0] * n_sequences
@@ -279,6 +280,7 @@ class Engine:
             has_advanced = False
             try:
                 has_advanced = self._advance()
+                self._save_finished()  # its listeners have their last steps
             except Exception as error:  # of the evaluation, so of all its texts
                 for stream in [s for s in self._running if s.listener is not None]:
                     stream.fail(error)
@@ -305,8 +307,25 @@ class Engine:
             found.append((self.context.length(i), *own))
         return found
 
+    def settle(self) -> None:
+        """Gives finished texts to the store, which takes its time: called after a last step."""
+        if not self._unsaved:
+            return
+        with self._turn:
+            if self._is_busy:
+                return  # whoever has the lead does it next
+            self._is_busy = True
+        try:
+            self._save_finished()
+        finally:
+            self._give_up_lead()
+
     def cancel(self, stream: Stream) -> None:
         """Ends a stream; see `Stream.cancel`."""
+        self._cancel(stream)
+        self.settle()
+
+    def _cancel(self, stream: Stream) -> None:
         with self._turn:
             if stream.is_finished and not stream.steps:
                 return
@@ -338,6 +357,7 @@ class Engine:
                 self._turn.wait()
             self._is_busy = True
         try:
+            self._save_finished()
             yield
         finally:
             self._give_up_lead()
@@ -353,6 +373,7 @@ class Engine:
 
     def _advance(self) -> bool:
         """One evaluation for the texts that want steps; False if there are none."""
+        self._save_finished()
         self._admit()
         batch = [s for s in self._running if s.wants_steps]
         self._make_room(batch)
@@ -384,13 +405,22 @@ class Engine:
             is_whole = stream.error is None and not stream.is_cancelled
             if self.store is not None and is_whole and self._uses_store(stream):
                 assert stream.generation is not None
-                self.store.save(stream.generation.sequence)
+                self._unsaved.append(stream.generation.sequence)
+
+    def _save_finished(self) -> None:
+        """Comes first in every lead, before a sequence can be given to another text."""
+        while self._unsaved:
+            sequence = self._unsaved.pop()
+            if self.store is not None:
+                self.store.save(sequence)
 
     def _admit(self) -> None:
         """Gives sequences to texts that wait, in order."""
-        for stream in [s for s in self._waiting if s.wants_steps or s.is_finished]:
+        with self._turn:  # others append and cancel meanwhile
+            waiting = [s for s in self._waiting if s.wants_steps or s.is_finished]
+        for stream in waiting:
             if stream.is_finished:
-                self._waiting.remove(stream)
+                self._leave_queue(stream)
                 continue
             text = stream.prompt if stream.generation is None else stream.generation.pending
             wanted = [] if stream.params.prompt_log_probs else text[:-1]
@@ -404,8 +434,16 @@ class Engine:
             n_new = len(text) - n_shared
             if self._running and not self._has_room(n_new, sequence, source):
                 return
+            if self._leave_queue(stream):
+                self._begin(stream, sequence, source if n_shared else sequence)
+
+    def _leave_queue(self, stream: Stream) -> bool:
+        """Whether the stream still waited: a cancelled one is gone."""
+        with self._turn:
+            if stream not in self._waiting:
+                return False
             self._waiting.remove(stream)
-            self._begin(stream, sequence, source if n_shared else sequence)
+            return True
 
     def _begin(self, stream: Stream, sequence: int, source: int) -> None:
         self._owners[sequence] = stream
@@ -467,7 +505,7 @@ class Engine:
     def _make_room(self, batch: list[Stream]) -> None:
         """Pages for what the batch appends: old and paused texts go, then the youngest waits."""
         while batch and self._pages_wanted(batch) > self.context.n_free_pages:
-            if self._evict() or self._interrupt_paused():
+            if self._evict() or self._interrupt_paused(batch):
                 continue
             youngest = batch.pop()
             if batch:
@@ -485,9 +523,12 @@ class Engine:
             n_pages += self.context.pages_to_append(stream.generation.sequence, n)
         return n_pages
 
-    def _interrupt_paused(self) -> bool:
-        """Interrupts a text whose steps nobody takes; False if there is none."""
-        paused = [s for s in self._running if not s.wants_steps]
+    def _interrupt_paused(self, batch: Sequence[Stream] = ()) -> bool:
+        """Interrupts a text whose steps nobody takes; False if there is none.
+
+        batch: is left alone; a text of it may have been cancelled since.
+        """
+        paused = [s for s in self._running if not s.wants_steps and s not in batch]
         if paused:
             self._interrupt(paused[-1])
         return bool(paused)

@@ -44,6 +44,9 @@ class Steps(Protocol):
     def cancel(self, stream: Stream) -> None:
         """Ends a stream."""
 
+    def settle(self) -> None:
+        """Does what may wait until a last step has been taken."""
+
 
 class Stream(Iterator[Step]):
     """The steps of one generation, made while somebody waits for them.
@@ -104,7 +107,11 @@ class Stream(Iterator[Step]):
         Raises CancelledError once cancelled, KeyboardInterrupt within a step when Ctrl-C is
         pressed (the step can be taken again), and what evaluating and sampling raise.
         """
-        return self._engine.next_step(self)
+        try:
+            return self._engine.next_step(self)
+        except StopIteration:
+            self._engine.settle()
+            raise
 
     def cancel(self) -> None:
         """Ends the stream, within the time of one layer also while its prompt is evaluated.

@@ -47,8 +47,7 @@ def test_langchain(own: Llama, default_model: Path) -> None:
     expected = base(PROMPT, temperature=0.0, max_tokens=8, repeat_penalty=1.1)
     assert sent.invoke(PROMPT) == expected["choices"][0]["text"] != text
 
-    with pytest.warns(UserWarning, match="rope_freq_base"):
-        embeddings = LlamaCppEmbeddings(model_path=str(default_model), f16_kv=True, **SIZES)
+    embeddings = LlamaCppEmbeddings(model_path=str(default_model), f16_kv=True, **SIZES)
     # The file states no pooling: there is a vector for each token, and LangChain takes the first.
     assert embeddings.embed_query(QUESTION) == own.embed(QUESTION)[0]
 

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -354,3 +355,31 @@ def test_a_cache_of_ones_own_that_fails_is_a_miss(
             llm.set_cache({})
     with pytest.raises(InvalidArgumentError, match="capacity_bytes"):
         LlamaRAMCache(-1)
+
+
+def test_a_text_is_given_out_before_it_is_saved(default_model: Path) -> None:
+    class Watched(LlamaRAMCache):
+        n_saved = 0
+
+        def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
+            self.n_saved += 1
+            super().__setitem__(key, value)
+
+    cache = Watched()
+    with load(default_model) as llm:
+        llm.set_cache(cache)
+        chunks = llm.create_completion("The capital of France is", max_tokens=4, stream=True)
+        for chunk in chunks:
+            if chunk["choices"][0]["finish_reason"] is not None:
+                break
+        assert cache.n_saved == 0
+        assert next(chunks, None) is None
+        assert cache.n_saved == 1
+        llm.create_completion("Two and two is", max_tokens=4)
+        assert cache.n_saved == 2
+        # One that is left at its last chunk is saved before its sequence is used again.
+        chunks = llm.create_completion("Once upon a time", max_tokens=4, stream=True)
+        while next(chunks)["choices"][0]["finish_reason"] is None:
+            pass
+        llm.reset()
+        assert cache.n_saved == 3
