@@ -121,6 +121,7 @@ class Embedder:
         rope: settings in place of the file's.
         """
         self.model = model
+        self.tokenizer = model.tokenizer
         self.n_ctx = n_ctx or model.config.n_ctx_train
         self.pooling_type = pooling_of(model, pooling_type)
         self._n_batch = min(n_batch, self.n_ctx)
@@ -258,7 +259,7 @@ class Embedder:
         if isinstance(text, str):
             # Lone surrogates stand for bytes that were no UTF-8 where the text came from.
             data = text.encode("utf-8", "surrogateescape")
-            tokens = self.model.tokenizer.encode(data, True, False)
+            tokens = self.tokenizer.encode(data, True, False)
         else:
             tokens = _as_ids(text, i)
         if not tokens:

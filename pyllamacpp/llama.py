@@ -13,6 +13,7 @@ from .chat.registry import FormatterHandler, LlamaChatCompletionHandler
 from .chat_completion import ChatChunks, ChatCompletion, ChatCompletionChunk, as_chat
 from .completion import Completion, CompletionChunk, Prompt, Run, Shape
 from .drafting import Guesser
+from .encoding import InfillTokens
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 from .jobs import ChunkIterator, Job, acall, achunks, aiterate, aresult
 from .llama_tokenizer import LlamaTokenizer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .params import Adapters, LogitsProcessor, MoreArguments, StoppingCriteria, TokenFilter
 
 Prompts = str | list[int] | list[str] | list[list[int]]
+_Fill = Callable[[bytes], list[int]]
 
 
 class Llama(Session):
@@ -115,7 +117,9 @@ class Llama(Session):
         Args:
             prompt: text (special tokens in it are parsed) or token ids (used as they are), or a
                 list of either: choice number i * n + j is the j-th text of prompt i.
-            suffix: text that comes after: put behind the result.
+            suffix: text that comes after. A model that can fill in is shown it, and the result is
+                what is between; for others it is put behind the result. Special tokens of a prompt
+                that is filled in are not parsed.
             max_tokens: None or <= 0: until the context is full, which is where it ends in any case.
             temperature, top_p, min_p, typical_p, top_k: see `SamplingParams`, as for the penalties,
                 which look at the constructor's last_n_tokens_size tokens.
@@ -287,7 +291,7 @@ class Llama(Session):
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
         """`create_chat_completion` in a handler's format, whatever the constructor's is."""
         job = self._chat_completion(
-            ChatHandler(ChatFormat.of_formatter(handler.formatter, self.model.tokenizer)),
+            ChatHandler(ChatFormat.of_formatter(handler.formatter, self._encoder)),
             messages,
             _with_defaults(Llama.create_chat_completion, arguments),
         )
@@ -351,13 +355,18 @@ class Llama(Session):
     def _completion(
         self, prompt: Prompts, arguments: dict[str, Any]
     ) -> Job[Completion, CompletionChunk]:
-        prompts = self._prompts(prompt, bool(arguments["echo"]))
+        fill = self._fill(prompt, arguments)
+        prompts = self._prompts(prompt, bool(arguments["echo"]), fill)
+        if fill is not None:
+            arguments = {**arguments, "suffix": None}
         run = self._run(prompts, arguments, LogProbText.completion_layout)
         return Job(run, lambda completion: completion, lambda: lambda chunk: [chunk])
 
     def _chat_handler(self) -> ChatHandler | LlamaChatCompletionHandler:
         if self._chat is None:
-            self._chat = chat_handler(self.model, self.chat_format, self.chat_handler)
+            self._chat = chat_handler(
+                self.model, self.chat_format, self.chat_handler, self._encoder
+            )
         return self._chat
 
     def _chat_completion(
@@ -419,18 +428,39 @@ class Llama(Session):
             reports=self._reports_timing,
         )
 
-    def _prompts(self, prompt: Prompts, echo: bool) -> list[Prompt]:
+    def _fill(self, prompt: Prompts, arguments: Mapping[str, Any]) -> _Fill | None:
+        """What makes ids of a text that the model is to fill in up to the call's suffix.
+
+        None: there is no suffix, the model cannot, or the prompts are ids.
+        """
+        suffix: str | None = arguments["suffix"]
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        if not suffix or not all(isinstance(text, str) for text in texts):
+            return None
+        infill = InfillTokens.of(self.model)
+        if infill is None:
+            return None
+        if arguments["echo"] and log_prob_count(arguments) is not None:
+            raise UnsupportedError("logprobs cannot be echoed of a prompt that is filled in")
+        after = suffix.encode("utf-8", "surrogateescape")
+        suffix_first = bool(self._arguments["spm_infill"])
+        return lambda before: infill.prompt(self._encoder, before, after, suffix_first=suffix_first)
+
+    def _prompts(self, prompt: Prompts, echo: bool, fill: _Fill | None) -> list[Prompt]:
         """One prompt, or each of a list; with its text where it is echoed."""
         if isinstance(prompt, str):
-            return [self._prompt(prompt, echo)]
+            return [self._prompt(prompt, echo, fill)]
         items = list(prompt)
         if items and isinstance(items[0], str | list | tuple):
-            return [self._prompt(cast("str | list[int]", item), echo) for item in items]
-        return [self._prompt(cast("list[int]", items), echo)]
+            return [self._prompt(cast("str | list[int]", item), echo, fill) for item in items]
+        return [self._prompt(cast("list[int]", items), echo, None)]
 
-    def _prompt(self, prompt: str | list[int], echo: bool) -> Prompt:
+    def _prompt(self, prompt: str | list[int], echo: bool, fill: _Fill | None) -> Prompt:
         if isinstance(prompt, str):
-            tokens = self.tokenize(prompt.encode("utf-8", "surrogateescape"), special=True)
+            data = prompt.encode("utf-8", "surrogateescape")
+            if fill is not None:
+                return Prompt(fill(data), prompt if echo else "", [])
+            tokens = self.tokenize(data, special=True)
         else:
             try:
                 tokens = [index(token) for token in prompt]

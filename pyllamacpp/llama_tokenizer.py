@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from .encoding import BaseLlamaTokenizer as BaseLlamaTokenizer
 from .errors import FileError, UnsupportedError
 from .session import Session
 
@@ -21,20 +21,6 @@ class _Tokens(Protocol):
         self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
         """Bytes of `tokens`."""
-
-
-class BaseLlamaTokenizer(ABC):
-    """From bytes to ids and back."""
-
-    @abstractmethod
-    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = True) -> list[int]:
-        """Ids of `text`; `special`: special tokens in it are parsed."""
-
-    @abstractmethod
-    def detokenize(
-        self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
-    ) -> bytes:
-        """Bytes of `tokens`, which come after `prev_tokens`."""
 
 
 class LlamaTokenizer(BaseLlamaTokenizer):
@@ -68,10 +54,7 @@ class LlamaTokenizer(BaseLlamaTokenizer):
 
 
 class LlamaHFTokenizer(BaseLlamaTokenizer):
-    """A tokenizer of the packages transformers or tokenizers, to compare with.
-
-    `Llama` itself takes its tokens from the file alone.
-    """
+    """A tokenizer of the packages transformers or tokenizers, for `Llama(tokenizer=...)`."""
 
     def __init__(self, hf_tokenizer: Any) -> None:
         self.hf_tokenizer = hf_tokenizer

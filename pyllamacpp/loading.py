@@ -37,6 +37,7 @@ def load(
     main_gpu: int = 0,
     progress: Callable[[float], bool | None] | None = None,
     warn: Callable[[str], None] = logger.warning,
+    adapters: int = 0,
 ) -> tuple[_core.Model, _core.Context]:
     """The model and a context, if they fit into the memory there is.
 
@@ -46,6 +47,7 @@ def load(
     n_gpu_layers: as many of them as fit; `warn` is told if that is fewer, except for "auto".
     main_gpu: number of the GPU, unless PYLLAMACPP_DEVICE names one.
     progress: told the share of the weights that is loaded; False raises CancelledError.
+    adapters: bytes of the LoRA adapters to be loaded, which must fit too.
 
     Raises OutOfMemoryError before anything is loaded, saying what would fit, and what loading
     raises. A model whose weights exceed memory runs from the file, slowly: a warning says so.
@@ -61,8 +63,9 @@ def load(
     }
     wanted = -1 if n_gpu_layers == "auto" else n_gpu_layers
     own = dict(overrides or {})
+    planned = {**shape, "overrides": own, "adapters": adapters}
     while True:
-        plan = _plan(path, n_ctx, repack, shrink, {**shape, "overrides": own}, wanted, main_gpu)
+        plan = _plan(path, n_ctx, repack, shrink, planned, wanted, main_gpu)
         try:
             loaded = _load(path, plan, shape, own, main_gpu, progress)
             break

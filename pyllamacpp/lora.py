@@ -47,6 +47,21 @@ def load_adapter(model: _core.Model, path: str | os.PathLike[str]) -> _core.Adap
     )
 
 
+def adapter_bytes(path: str | os.PathLike[str]) -> int:
+    """The memory that `load_adapter` will take for an adapter, float32: from its header alone.
+
+    Raises as `load_adapter`, where the header shows it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileError(f"{path} does not exist; expected a GGUF adapter or a PEFT folder")
+    if path.is_dir():
+        from pyllamacpp_convert.peft import n_values
+
+        return 4 * n_values(path)
+    return sum(4 * math.prod(tensor.shape) for tensor in _core.GgufFile(str(path)).tensors)
+
+
 def adapter_pairs(pairs: Iterable[Any]) -> tuple[tuple[_core.Adapter, float], ...]:
     """Pairs of an adapter and its scale, checked.
 

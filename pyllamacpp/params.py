@@ -7,6 +7,7 @@ cannot be honoured raises `UnsupportedError` naming it.
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
+from .encoding import BaseLlamaTokenizer
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -167,6 +169,8 @@ class GenerationParams:
     drafter: guesses what comes next, to be checked together: the same text in less time.
     prompt_progress: told, as the prompt is evaluated, how many of its tokens are through, of how
         many.
+    time_limit: seconds from the prompt's first evaluation on, after which the text ends with the
+        token at hand, the first one at least; None: none.
     shown: control tokens that have text here, their names.
     adapters: LoRA adapters and what each counts; 1 is as it was trained.
     """
@@ -185,6 +189,7 @@ class GenerationParams:
     token_filter: TokenFilter | None = None
     drafter: Drafter | None = None
     prompt_progress: Callable[[int, int], None] | None = None
+    time_limit: float | None = None
     shown: tuple[int, ...] = ()
     adapters: Adapters = ()
 
@@ -196,6 +201,9 @@ class GenerationParams:
             _check_int32(name, value)
             if value < 0:
                 raise InvalidArgumentError(f"{name} must be >= 0, found {value}")
+        limit: object = self.time_limit
+        if limit is not None and not (isinstance(limit, int | float) and 0 <= limit < math.inf):
+            raise InvalidArgumentError(f"time_limit must be seconds >= 0, found {limit!r:.80}")
         if self.when_full not in ("stop", "error", "shift"):
             raise InvalidArgumentError(
                 f"when_full must be 'stop', 'error' or 'shift', found {self.when_full!r:.80}"
@@ -210,9 +218,10 @@ class MoreArguments(TypedDict, total=False):
         what this regular expression matches as a whole. Both as `grammar`, one of which is enough.
     n: texts for each prompt. best_of: generate so many and give out the n whose tokens have the
         highest mean log-probability.
-    prompt_progress, min_tokens, ignore_eos, when_full, n_keep: see `GenerationParams`; max_tokens
-        and, unless when_full says otherwise, the context's size end a text in any case. With
-        "shift" and no max_tokens only an end-of-text token or a stop string does.
+    prompt_progress, min_tokens, ignore_eos, when_full, n_keep, time_limit: see
+        `GenerationParams`; max_tokens and, unless when_full says otherwise, the context's size end
+        a text in any case. With "shift" and no max_tokens only an end-of-text token or a stop
+        string does.
     The others: see `SamplingParams`. Lists of strings may be any sequence; samplers may also be
     one string, parted by ";".
     """
@@ -227,6 +236,7 @@ class MoreArguments(TypedDict, total=False):
     ignore_eos: bool
     when_full: WhenFull
     n_keep: int
+    time_limit: float | None
     dynatemp_range: float
     dynatemp_exponent: float
     dry_multiplier: float
@@ -277,7 +287,7 @@ def generation_params(
     n_log_probs = log_prob_count(options)
     own = {
         name: options[name]
-        for name in ("min_tokens", "ignore_eos", "when_full", "n_keep")
+        for name in ("min_tokens", "ignore_eos", "when_full", "n_keep", "time_limit")
         if name in options
     }
     return GenerationParams(
@@ -464,8 +474,6 @@ _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
 _REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
     "attention_type": (None, -1),
     "lora_base": (None,),
-    "tokenizer": (None,),
-    "spm_infill": (None, False),
 }
 
 # The core's name, the default (the file's setting) and whether it must be an integer.
@@ -549,6 +557,11 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
         )
     if arguments["lora_path"] is None and arguments["lora_scale"] != 1.0:
         raise InvalidArgumentError("lora_scale needs lora_path")
+    tokenizer = arguments["tokenizer"]
+    if tokenizer is not None and not isinstance(tokenizer, BaseLlamaTokenizer):
+        raise InvalidArgumentError(
+            f"tokenizer must be a BaseLlamaTokenizer, as LlamaHFTokenizer, found {tokenizer!r:.80}"
+        )
     draft_model = arguments["draft_model"]
     if draft_model is not None and not callable(draft_model):
         raise InvalidArgumentError(

@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import _core, log
 from .embedding import CreateEmbeddingResponse, Embedder, Text, Vectors, pooling_of
+from .encoding import GivenTokenizer, InfillTokens
 from .engine import Engine
 from .errors import (
     FileError,
@@ -20,10 +21,11 @@ from .errors import (
     ModelFileError,
     NotEnabledError,
     PyllamacppError,
+    UnsupportedError,
 )
 from .llama_cache import BaseLlamaCache, PromptCache
 from .loading import GpuLayers, MetaOverrides, add_context, load
-from .lora import adapter_pairs, load_adapter
+from .lora import adapter_bytes, adapter_pairs, load_adapter
 from .models.resolve import resolve_model
 from .params import (
     RANDOM_SEED,
@@ -167,6 +169,9 @@ class Session:
                 YaRN of linear scaling. yarn_attn_factor (> 0): times the file's.
             kv_overrides: metadata in place of the file's, of the same type; a key that the file
                 has not is added.
+            tokenizer: makes the ids of texts in the file's place, chats and embeddings included, a
+                `LlamaHFTokenizer` for example; generated ids are text by the file's pieces.
+            spm_infill: to a model that fills in, show what follows before what precedes.
             old: what front ends still pass: n_parts=-1, device=None; f16_kv=False asks for a
                 float32 KV cache.
 
@@ -184,6 +189,7 @@ class Session:
         self._set_up(arguments)
         started = perf_counter()
         notes: list[str] = []
+        n_adapter_bytes = 0 if lora_path is None else adapter_bytes(lora_path)
         if vocab_only:
             self._model = self._open(
                 lambda: _core.Model(self.model_path, vocab_only=True, overrides=self._overrides())
@@ -197,6 +203,7 @@ class Session:
                     progress=progress_callback,
                     warn=notes.append,
                     overrides=self._overrides(),
+                    adapters=n_adapter_bytes,
                     **self._shape(),
                 )
             )
@@ -211,6 +218,7 @@ class Session:
             took = "" if no_perf else f" in {perf_counter() - started:.2f} s"
             log.logger.info("loaded %s%s (%s)", self.model_path, took, _core.isa())
         self._check_draft_model()
+        self._check_infill()
 
     @classmethod
     def from_pretrained(
@@ -318,6 +326,7 @@ class Session:
         else:
             other.set_lora(self.engine.adapters)
         other._check_draft_model()
+        other._check_infill()
         other.set_cache(self.cache)
         return other
 
@@ -325,7 +334,7 @@ class Session:
         if not self._arguments["embedding"]:
             return None
         shape = self._shape()
-        return Embedder(
+        embedder = Embedder(
             model,
             shape["n_ctx"],
             shape["n_batch"],
@@ -335,6 +344,8 @@ class Session:
             type_v=shape["type_v"],
             rope=shape["rope"],
         )
+        embedder.tokenizer = self._encoder
+        return embedder
 
     def load_lora(self, path: str | os.PathLike[str]) -> _core.Adapter:
         """A LoRA adapter of this model, for `set_lora` and the `lora` of a call.
@@ -349,6 +360,10 @@ class Session:
         Raises InvalidArgumentError for what is no such pair.
         """
         self.engine.adapters = adapter_pairs(adapters)
+
+    def _check_infill(self) -> None:
+        if self._arguments["spm_infill"] and InfillTokens.of(self.model) is None:
+            raise UnsupportedError(f"spm_infill: {self.model_path} has no tokens to fill in with")
 
     def _check_draft_model(self) -> None:
         check = getattr(self.draft_model, "check_vocabulary", None)
@@ -416,7 +431,13 @@ class Session:
         add_bos: begin with the beginning-of-sequence token where the vocabulary asks for one.
         special: parse special tokens in the text.
         """
-        return self.model.tokenizer.encode(text, add_bos, special)
+        return self._encoder.encode(text, add_bos, special)
+
+    @property
+    def _encoder(self) -> _core.Tokenizer:
+        """What makes ids of texts: the vocabulary, or the constructor's tokenizer in its form."""
+        own, given = self.model.tokenizer, self._arguments["tokenizer"]
+        return own if given is None else cast("_core.Tokenizer", GivenTokenizer(given, own))
 
     def detokenize(
         self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
@@ -426,6 +447,9 @@ class Session:
         prev_tokens: what came before, so that a space at the start is not lost.
         special: give the names of control tokens, not nothing.
         """
+        given = self._arguments["tokenizer"]
+        if given is not None:
+            return given.detokenize(tokens, prev_tokens, special)  # type: ignore[no-any-return]
         if prev_tokens:
             before = self.detokenize(prev_tokens, special=special)
             return self.detokenize([*prev_tokens, *tokens], special=special)[len(before) :]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from time import monotonic
 from typing import Literal, Protocol
 
 from . import _core
@@ -80,6 +82,7 @@ class Stream(Iterator[Step]):
         self.listener: Callable[[], None] | None = None
         self._engine = engine
         self._prompt_is_through = False
+        self._deadline = math.inf
 
     @property
     def n_prompt_tokens(self) -> int:
@@ -164,6 +167,8 @@ class Stream(Iterator[Step]):
     def begin(self, context: _core.Context, sequence: int) -> None:
         """Becomes the text of a sequence. Raises what `_core.Generation` raises."""
         p = self.params
+        if p.time_limit is not None:
+            self._deadline = monotonic() + p.time_limit
         self.generation = _core.Generation(
             context,
             self.prompt,
@@ -203,13 +208,18 @@ class Stream(Iterator[Step]):
 
         Raises ContextFullError where the text has filled the context and that is an error.
         """
+        if found and found[-1][2] is None and monotonic() > self._deadline:
+            assert self.generation is not None
+            text, token, _, log_probs = found[-1]
+            found[-1] = (text + self.generation.end(), token, "length", log_probs)
         for text, token, reason, log_probs in found:
             is_end = token >= 0 and self.tokenizer.ends_generation(token)
             if token >= 0 and (self.params.ignore_eos or not is_end):
                 self.n_generated += 1
             if reason == "length" and self.params.when_full == "error":
                 n_ctx = self._engine.context.n_ctx
-                if self.n_generated != self.params.max_tokens:
+                is_full = self.n_prompt_tokens + self.n_generated > n_ctx
+                if is_full and self.n_generated != self.params.max_tokens:
                     raise ContextFullError(f"the text has filled the context of {n_ctx} tokens")
             self.steps.append(Step(text, None if token < 0 else token, reason, log_probs))
             if reason is not None:

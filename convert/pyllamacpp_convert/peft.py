@@ -58,6 +58,11 @@ def is_peft(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
 
 
+def n_values(folder: Path) -> int:
+    """How many numbers an adapter's matrices hold, without reading them. Raises as `read_peft`."""
+    return sum(math.prod(rows.shape) for rows in _read_weights(folder).values())
+
+
 def read_peft(
     folder: Path, *, architecture: str, n_heads: int, n_kv_heads: int
 ) -> dict[str, LowRank]:

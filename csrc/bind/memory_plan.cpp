@@ -25,6 +25,7 @@ void register_memory_plan(py::module_& m) {
       .def_readonly("kv", &MemoryPlan::kv, "keys and values of n_ctx tokens, on the CPU")
       .def_readonly("gpu", &MemoryPlan::gpu, "what runs on the GPU, in no other figure")
       .def_readonly("scratch", &MemoryPlan::scratch, "one batch, and the logits of a token")
+      .def_readonly("adapters", &MemoryPlan::adapters, "LoRA adapters, as the caller said")
       .def_readonly("available", &MemoryPlan::available, "what this process may still take")
       .def_readonly("most_ctx", &MemoryPlan::most_ctx, "tokens of the largest context that fits")
       .def_readonly("most_ctx_q8_0", &MemoryPlan::most_ctx_q8_0)
@@ -41,7 +42,7 @@ void register_memory_plan(py::module_& m) {
          int32_t n_threads_batch, const std::string& type_k, const std::string& type_v,
          const std::string& repack, uint64_t available, int32_t n_parallel,
          const RopeOverrides& rope, const py::dict& overrides, int32_t n_gpu_layers,
-         size_t main_gpu, uint64_t gpu_available) {
+         size_t main_gpu, uint64_t gpu_available, uint64_t adapters) {
         ContextParams params;
         params.rope = rope;
         params.n_parallel = n_parallel;
@@ -54,16 +55,16 @@ void register_memory_plan(py::module_& m) {
         const MetaOverrides set = overrides_of(overrides);
         const py::gil_scoped_release release;
         return plan_memory(path, params, repack_named(repack), available,
-                           {n_gpu_layers, main_gpu, gpu_available}, set);
+                           {n_gpu_layers, main_gpu, gpu_available}, set, adapters);
       },
       py::arg("path"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
       py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("type_k") = "f16",
       py::arg("type_v") = "f16", py::arg("repack") = "auto", py::arg("available") = 0,
       py::arg("n_parallel") = 1, py::arg("rope") = RopeOverrides(),
       py::arg("overrides") = py::dict(), py::arg("n_gpu_layers") = 0, py::arg("main_gpu") = 0,
-      py::arg("gpu_available") = 0,
+      py::arg("gpu_available") = 0, py::arg("adapters") = 0,
       "The plan from the file's header alone; available=0 is what this process may take now, "
-      "gpu_available=0 what the GPU says is free.");
+      "gpu_available=0 what the GPU says is free; adapters: bytes of the LoRA adapters to come.");
   m.def("require_fit", &require_fit, py::arg("path"), py::arg("plan"),
         "Raises OutOfMemoryError that says what would fit unless the plan fits.");
   m.def("available_memory", &available_memory, py::arg("root") = "",

@@ -19,8 +19,9 @@ namespace {
 // Reads only the header: what Context allocates follows from it.
 class Planner {
  public:
-  Planner(const std::string& path, const ContextParams& params, const MetaOverrides& overrides)
-      : files_(GgufSet::open(path, overrides)), config_(read_config(files_)) {
+  Planner(const std::string& path, const ContextParams& params, const MetaOverrides& overrides,
+          uint64_t adapters)
+      : files_(GgufSet::open(path, overrides)), config_(read_config(files_)), adapters_(adapters) {
     if (const TensorInfo* table = files_.find_tensor("token_embd.weight"))
       config_.n_vocab = int32_t(table->n_rows());
     params_ = with_defaults(config_, *make_cpu_backend(Repack::never, 1), params);
@@ -50,6 +51,7 @@ class Planner {
     plan.available = available;
     plan.repack = repack;
     plan.gpu = gpu;
+    plan.adapters = adapters_;
     plan.kv = uint64_t(std::min(n_cpu, config_.n_layers)) *
               layer_kv_bytes(*backend, params_.n_ctx, params_.type_k, params_.type_v);
     plan.scratch = uint64_t(config_.n_vocab) * sizeof(float);
@@ -72,7 +74,7 @@ class Planner {
       if (packed == 0 || table) plan.mapped += t.data.size();
     }
     plan.packed += vectors;
-    const uint64_t least = plan.scratch + vectors;
+    const uint64_t least = plan.scratch + vectors + adapters_;
     const uint64_t left = available - std::min(available, least);
     plan.most_ctx = most_ctx(*backend, left, params_.type_k, params_.type_v);
     if (backend->supports_kv(DType::q8_0, config_.head_dim))
@@ -135,6 +137,7 @@ class Planner {
   GgufSet files_;
   ModelConfig config_;
   ContextParams params_;
+  uint64_t adapters_;
 };
 
 std::string size_text(uint64_t bytes) {
@@ -148,8 +151,8 @@ std::string size_text(uint64_t bytes) {
 
 MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Repack repack,
                        uint64_t available, const GpuRequest& request,
-                       const MetaOverrides& overrides) {
-  const Planner planner(path, params, overrides);
+                       const MetaOverrides& overrides, uint64_t adapters) {
+  const Planner planner(path, params, overrides, adapters);
   if (available == 0) available = available_memory();
   GpuPlan gpu;
   if (request.n_layers != 0 && request.available > 0) {
@@ -178,10 +181,12 @@ void require_fit(const std::string& path, const MemoryPlan& plan) {
                                   : " tokens with q8_0 keys and values would fit");
   if (plan.packed > 0 && plan.own() - plan.packed <= plan.available)
     fitting << "; with repack=\"never\" the weights run from the file";
+  const std::string adapters =
+      plan.adapters == 0 ? "" : ", LoRA adapters " + size_text(plan.adapters);
   if (fitting.str().empty()) fitting << "; a smaller batch or model is needed";
   fail(ErrorKind::memory, path, " needs ", size_text(plan.own()), " of memory (keys and values of ",
        plan.context.n_ctx, " tokens ", size_text(plan.kv), ", weights ", size_text(plan.packed),
-       ", working memory ", size_text(plan.scratch), ") and ", size_text(plan.available),
+       ", working memory ", size_text(plan.scratch), adapters, ") and ", size_text(plan.available),
        " are available", fitting.str());
 }
 

@@ -40,6 +40,7 @@ struct MemoryPlan {
   uint64_t packed = 0;     // weights in memory of our own, in the kernels' layout
   uint64_t kv = 0;         // keys and values of n_ctx tokens, of the layers on the CPU
   uint64_t scratch = 0;    // one batch, and the logits of its last token
+  uint64_t adapters = 0;   // LoRA adapters, as the caller says
   uint64_t available = 0;  // what this process may still take
   Repack repack = Repack::never;
   ContextParams context;  // with the defaults filled in
@@ -49,7 +50,7 @@ struct MemoryPlan {
   int64_t most_ctx = 0;
   int64_t most_ctx_q8_0 = 0;
 
-  uint64_t own() const { return packed + kv + scratch; }
+  uint64_t own() const { return packed + kv + scratch + adapters; }
   bool fits() const { return own() <= available; }
   // All of the weights can stay in memory while it runs.
   bool fits_in_memory() const { return own() + mapped <= available; }
@@ -57,10 +58,11 @@ struct MemoryPlan {
 
 // Repack::automatic packs where weights, context and a tenth more fit into what is available.
 // available: 0 is what this process may take now. On the GPU run as many of the layers asked for
-// as fit there. overrides: of the file's metadata. Throws Error as loading the file would.
+// as fit there. overrides: of the file's metadata. adapters: bytes of the LoRA adapters that come
+// beside it. Throws Error as loading the file would.
 MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Repack repack,
                        uint64_t available = 0, const GpuRequest& gpu = {},
-                       const MetaOverrides& overrides = {});
+                       const MetaOverrides& overrides = {}, uint64_t adapters = 0);
 
 // Throws Error(memory) that says what would fit unless the plan fits.
 void require_fit(const std::string& path, const MemoryPlan& plan);

@@ -47,26 +47,33 @@ class ChatFormat:
         self.stop = stop
 
     @staticmethod
-    def of_model(model: _core.Model, chat_format: str | None = None) -> ChatFormat:
+    def of_model(
+        model: _core.Model,
+        chat_format: str | None = None,
+        tokenizer: _core.Tokenizer | None = None,
+    ) -> ChatFormat:
         """The format of a model's file, or the one named.
 
         chat_format: None: the file's template, chatml for a file without one;
         "chat_template.default" or "chat_template.NAME": a template of the file; the name of a
         registered format (`register_chat_format`) or of one in `named.py`.
+        tokenizer: makes ids in the model's place.
         Raises UnsupportedError for another name, FormatError for a broken template.
         """
+        if tokenizer is None:
+            tokenizer = model.tokenizer
         if chat_format is None or chat_format.startswith(FILE_TEMPLATES):
             source = _stored_template(model, chat_format)
             if source is not None:
-                return _of_template(source, model.tokenizer)
+                return _of_template(source, tokenizer)
             logger.warning("%s has no chat template: using chatml", model.path)
-            return _of_template(CHATML.template, model.tokenizer, CHATML.stop)
+            return _of_template(CHATML.template, tokenizer, CHATML.stop)
         handler = registered(chat_format)
         if handler is None:
             named = NAMED_FORMATS[chat_format]
-            return _of_template(named.template, model.tokenizer, named.stop)
+            return _of_template(named.template, tokenizer, named.stop)
         if isinstance(handler, FormatterHandler):
-            return ChatFormat.of_formatter(handler.formatter, model.tokenizer)
+            return ChatFormat.of_formatter(handler.formatter, tokenizer)
         raise UnsupportedError(
             f"chat_format={chat_format!r} is a handler that answers by itself, "
             "which only create_chat_completion can use"

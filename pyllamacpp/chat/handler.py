@@ -157,19 +157,24 @@ def _joined(said: list[dict[str, Any]], role: str, before: str, after: str) -> l
 
 
 def chat_handler(
-    model: _core.Model, chat_format: str | None, handler: object | None = None
+    model: _core.Model,
+    chat_format: str | None,
+    handler: object | None = None,
+    tokenizer: _core.Tokenizer | None = None,
 ) -> ChatHandler | LlamaChatCompletionHandler:
     """Who answers conversations: `handler`, a template of the file, a registered format, our table.
 
-    handler: the constructor's chat_handler. Raises as `ChatFormat.of_model`, and
-    InvalidArgumentError for a handler that cannot be called.
+    handler: the constructor's chat_handler. tokenizer: makes ids in the model's place.
+    Raises as `ChatFormat.of_model`, and InvalidArgumentError for a handler that cannot be called.
     """
     if handler is None and chat_format is not None and not chat_format.startswith(FILE_TEMPLATES):
         handler = registered(chat_format)
+    if tokenizer is None:
+        tokenizer = model.tokenizer
     if handler is None:
-        return ChatHandler(ChatFormat.of_model(model, chat_format))
+        return ChatHandler(ChatFormat.of_model(model, chat_format, tokenizer))
     if isinstance(handler, FormatterHandler):
-        return ChatHandler(ChatFormat.of_formatter(handler.formatter, model.tokenizer))
+        return ChatHandler(ChatFormat.of_formatter(handler.formatter, tokenizer))
     if not callable(handler):
         raise InvalidArgumentError(f"chat_handler must be callable, found {handler!r:.80}")
     return cast("LlamaChatCompletionHandler", handler)

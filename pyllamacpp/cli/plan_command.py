@@ -8,6 +8,7 @@ import click
 
 from .. import _core
 from ..loading import GpuLayers, Repack
+from ..lora import adapter_bytes
 from .group import ExampleCommand
 from .options import (
     batch_option,
@@ -28,6 +29,7 @@ from .runtime import DEFAULT_CTX, find_model
         "pyllamacpp plan smollm2-135m",
         "pyllamacpp plan model.gguf --ctx 32768 --ram 16G",
         "pyllamacpp plan model.gguf --ctx 2048 --vram 4G",
+        "pyllamacpp plan model.gguf --lora alpaca-lora",
         "pyllamacpp plan model.gguf --ctx 131072 --type-k q8_0 --type-v q8_0 --json",
     ],
 )
@@ -46,6 +48,13 @@ from .runtime import DEFAULT_CTX, find_model
     callback=parse_size,
     help="Pretend a GPU with this much free memory, e.g. 4G.  [default: the GPU there is]",
 )
+@click.option(
+    "--lora",
+    "adapters",
+    metavar="PATH",
+    multiple=True,
+    help="A LoRA adapter beside it, GGUF or a folder as PEFT saves it; may be repeated.",
+)
 @gpu_option
 @batch_option
 @kv_type_options
@@ -57,6 +66,7 @@ def command(
     ctx: int | None,
     ram: int | None,
     vram: int | None,
+    adapters: tuple[str, ...],
     n_gpu_layers: GpuLayers,
     batch: int,
     type_k: str,
@@ -76,6 +86,7 @@ def command(
     if model is not None and model_option is not None:
         raise click.UsageError("Give MODEL once.")
     path = str(find_model(model if model is not None else model_option))
+    n_adapter_bytes = sum(map(adapter_bytes, adapters))
     if vram is not None and n_gpu_layers == 0:
         n_gpu_layers = "auto"
 
@@ -90,6 +101,7 @@ def command(
             available=ram or 0,
             n_gpu_layers=-1 if n_gpu_layers == "auto" else n_gpu_layers,
             gpu_available=vram or 0,
+            adapters=n_adapter_bytes,
         )
 
     plan = plan_for(ctx or 0)
@@ -103,7 +115,17 @@ def command(
 
 
 def _object(plan: _core.MemoryPlan) -> dict[str, object]:
-    names = ["mapped", "packed", "kv", "scratch", "own", "available", "n_ctx", "n_batch"]
+    names = [
+        "mapped",
+        "packed",
+        "kv",
+        "scratch",
+        "adapters",
+        "own",
+        "available",
+        "n_ctx",
+        "n_batch",
+    ]
     names += ["most_ctx", "most_ctx_q8_0", "repack", "fits", "fits_in_memory"]
     gpu_names = ["n_layers", "weights", "kv", "scratch", "total", "usable", "available", "obstacle"]
     gpu = {name: getattr(plan.gpu, name) for name in gpu_names}
@@ -119,6 +141,7 @@ def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
         ("weights from the file", plan.mapped, "mapped: can be dropped and read again"),
         ("keys and values", plan.kv, f"{plan.n_ctx} tokens of {kv_per_token:,.0f} bytes, {types}"),
         ("working memory", plan.scratch, f"batches of {plan.n_batch}, {plan.n_threads} threads"),
+        *([("LoRA adapters", plan.adapters, "as float32")] if plan.adapters else []),
         ("must fit", plan.own, ""),
         ("available", plan.available, ""),
     ]

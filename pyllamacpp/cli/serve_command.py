@@ -8,7 +8,7 @@ import click
 
 from ..server import require_packages
 from .group import ExampleCommand
-from .options import model_option
+from .options import model_option, parse_size
 from .runtime import find_model, status, warnings_to_stderr
 
 
@@ -37,6 +37,11 @@ from .runtime import find_model, status, warnings_to_stderr
     "-ngl", "--n-gpu-layers", help="Layers on the GPU; -1: all, auto: what fits.  [default: 0]"
 )
 @click.option("--chat-format", help="Name of a chat format.  [default: the file's]")
+@click.option("--cache", help="Keep texts for later prompts: off, ram or disk.  [default: off]")
+@click.option(
+    "--cache-size", metavar="SIZE", callback=parse_size, help="Of all of them.  [default: 2G]"
+)
+@click.option("--cache-dir", metavar="FOLDER", help="Where a cache on disk has its files.")
 @click.option("--api-key", "api_keys", multiple=True, help="Asked of requests; may be repeated.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Page that may ask; repeatable.")
 @click.option("--tls-cert", help="Certificate file, for HTTPS.")

@@ -14,6 +14,7 @@ from .. import _core
 from ..embedding import LLAMA_POOLING_TYPE_MEAN, pooling_of
 from ..errors import OutOfMemoryError, UnsupportedError
 from ..llama import Llama
+from ..llama_cache import BaseLlamaCache, LlamaDiskCache, LlamaRAMCache
 from ..log import logger
 from ..models.resolve import resolve_model
 from .failure import ApiError
@@ -25,11 +26,15 @@ DEFAULT_CTX = 4096
 
 @dataclass(eq=False)
 class Entry:
-    """A model that may be loaded. n_users: requests that hold it."""
+    """A model that may be loaded. n_users: requests that hold it.
+
+    cache: of its texts; it outlives the model's unloading.
+    """
 
     name: str
     path: Path
     settings: ModelSettings
+    cache: BaseLlamaCache | None
     llama: Llama | None = None
     n_users: int = 0
     last_use: int = 0
@@ -47,7 +52,7 @@ class ModelPool:
         self._threads = ThreadPoolExecutor(4, "pyllamacpp-server")
         for settings in models:
             path = resolve_model(settings.model)
-            entry = Entry(settings.name or path.stem, path, settings)
+            entry = Entry(settings.name or path.stem, path, settings, _cache(settings))
             if entry.name in self.entries:
                 raise UnsupportedError(f"two models of the server have the name {entry.name!r}")
             self.entries[entry.name] = entry
@@ -141,6 +146,14 @@ class ModelPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def _cache(settings: ModelSettings) -> BaseLlamaCache | None:
+    if settings.cache == "off":
+        return None
+    if settings.cache_dir is not None:
+        return LlamaDiskCache(settings.cache_dir, settings.cache_size)
+    return LlamaRAMCache(settings.cache_size)
+
+
 def _plan(entry: Entry, ctx: int, parallel: int) -> _core.MemoryPlan:
     s = entry.settings
     return _core.plan_memory(
@@ -187,6 +200,7 @@ def _loaded(entry: Entry) -> Llama:
         embedding=True,
         verbose=False,
     )
+    llama.set_cache(entry.cache)
     embedder = llama.embedder
     embedder.pooling_type = pooling_of(llama.model, -1) or LLAMA_POOLING_TYPE_MEAN
     return llama

@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import FileError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PREFIX = "PYLLAMACPP_SERVER_"
 
@@ -20,6 +23,7 @@ class ModelSettings(BaseModel):
     """One model. name: what requests call it; None: its file's, without the ending.
 
     ctx: tokens of one text; None: the least of the model's own, 4096 and what fits.
+    cache: where texts are kept besides the context, up to cache_size bytes; on "disk" in cache_dir.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -34,6 +38,15 @@ class ModelSettings(BaseModel):
     type_v: str = "f16"
     n_gpu_layers: Literal["auto"] | Annotated[int, Field(ge=-1)] = 0
     chat_format: str | None = None
+    cache: Literal["off", "ram", "disk"] = "off"
+    cache_size: int = Field(2 << 30, ge=1, description="Bytes of the texts that are kept.")
+    cache_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        if (self.cache == "disk") != (self.cache_dir is not None):
+            raise ValueError("a cache on disk needs cache_dir, and no other takes one")
+        return self
 
 
 class Settings(ModelSettings):

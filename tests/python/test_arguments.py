@@ -116,8 +116,6 @@ def test_keys_and_values_are_where_their_layers_are(default_model) -> None:
     ("name", "value"),
     [
         ("lora_base", "base.gguf"),
-        ("tokenizer", object()),
-        ("spm_infill", True),
     ],
 )
 def test_what_would_change_the_text_is_refused(default_model, name, value) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pyllamacpp import _core
 from pyllamacpp.errors import FileError, FormatError, PyllamacppError, UnsupportedError
-from pyllamacpp.lora import load_adapter
+from pyllamacpp.lora import adapter_bytes, load_adapter
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "oracle"))
 from tiny_model import TinyModel
@@ -106,8 +106,10 @@ def expected(model: _core.Model, tiny: TinyModel, rank: int, scale: float) -> np
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_folder(tiny: TinyModel, dtype: type, tmp_path: Path) -> None:
     model = _core.Model(str(tiny.write(tmp_path / "model.gguf")))
-    adapter = load_adapter(model, write_peft(tmp_path / "peft", tiny, dtype=dtype))
+    folder = write_peft(tmp_path / "peft", tiny, dtype=dtype)
+    adapter = load_adapter(model, folder)
     assert adapter.rank == 6
+    assert adapter.n_bytes == adapter_bytes(folder)
     assert np.array_equal(logits(model, adapter), expected(model, tiny, 6, 9 / 6))
 
 

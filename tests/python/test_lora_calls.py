@@ -1,13 +1,19 @@
 """LoRA adapters through `Llama`: by constructor, between calls, per call and side by side."""
 
+import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
-from pyllamacpp import Llama
-from pyllamacpp.errors import InvalidArgumentError
+from pyllamacpp import Llama, _core
+from pyllamacpp.errors import InvalidArgumentError, OutOfMemoryError
+from pyllamacpp.lora import adapter_bytes
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PROMPT = "The capital of France is"
 OPTIONS = {"max_tokens": 12, "temperature": 0.0}
@@ -80,6 +86,41 @@ def test_adapters_are_swapped_and_mixed(default_model: Path, adapter_files: list
         for wrong in ([one], [(one, float("nan"))], [("a", 1.0)]):
             with pytest.raises(InvalidArgumentError, match="load_lora"):
                 text_of(llm, lora=wrong)
+
+
+def test_the_plan_counts_adapters(
+    default_model: Path, adapter_files: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(adapter_files[0])
+    n_bytes = adapter_bytes(path)
+    with Llama(str(default_model), n_ctx=64, verbose=False) as llm:
+        assert llm.load_lora(path).n_bytes == n_bytes
+    without = _core.plan_memory(str(default_model), n_ctx=64, repack="never")
+    shape = {"n_ctx": 64, "repack": "never", "available": without.own}
+    plan = _core.plan_memory(str(default_model), adapters=n_bytes, **shape)
+    assert (plan.adapters, plan.own, plan.fits) == (n_bytes, without.own + n_bytes, False)
+    assert plan.most_ctx < _core.plan_memory(str(default_model), **shape).most_ctx
+    with pytest.raises(OutOfMemoryError, match=r"LoRA adapters 0\.\d\d GiB"):
+        _core.require_fit(str(default_model), plan)
+
+    done = run("plan", str(default_model), "--lora", path, "--lora", path, "--json")
+    assert json.loads(done.stdout)["adapters"] == 2 * n_bytes
+    assert "LoRA adapters" in run("plan", str(default_model), "--lora", path).stdout
+    failed = run("plan", str(default_model), "--lora", "missing.gguf")
+    assert failed.returncode == 1
+    assert "missing.gguf does not exist" in failed.stderr
+
+    # The constructor asks for a plan with its adapter.
+    asked = []
+    real = _core.plan_memory
+
+    def plan_memory(*args: object, **options: object) -> _core.MemoryPlan:
+        asked.append(options.get("adapters"))
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_core, "plan_memory", plan_memory)
+    Llama(str(default_model), n_ctx=64, verbose=False, lora_path=path).close()
+    assert asked == [n_bytes]
 
 
 def test_the_constructor_takes_an_adapter(default_model: Path, adapter_files: list[Path]) -> None:

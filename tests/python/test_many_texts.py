@@ -273,3 +273,17 @@ def test_a_draft_model_that_is_wrong_is_left_alone() -> None:
     assert len(calls) < 40
     with pytest.raises(InvalidArgumentError, match="draft_model"):
         Guesser(lambda _: np.array([0.5])).guess([1])
+
+
+def test_a_time_limit_ends_the_text(llm: Llama) -> None:
+    options = {"max_tokens": 12, "temperature": 0.0, "when_full": "error"}
+    whole = llm(PROMPTS[0], **options)["choices"][0]
+    assert llm(PROMPTS[0], time_limit=1e6, **options)["choices"][0] == whole
+    # The first token comes in any case, and then the limit is over.
+    cut = llm(PROMPTS[0], time_limit=0, stop=["never found"], **options)
+    assert cut["usage"]["completion_tokens"] == 1
+    assert cut["choices"][0]["finish_reason"] == "length"
+    assert whole["text"].startswith(cut["choices"][0]["text"])
+    for wrong in (-1.0, float("nan"), "1"):
+        with pytest.raises(InvalidArgumentError, match="time_limit"):
+            llm(PROMPTS[0], time_limit=wrong, **options)

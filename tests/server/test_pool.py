@@ -36,6 +36,26 @@ def pool(tmp_path, monkeypatch) -> ModelPool:
     return found
 
 
+def test_a_cache_is_the_models(tmp_path) -> None:
+    path = TinyModel().write(tmp_path / "a.gguf")
+    settings = ModelSettings(model=str(path), ctx=64, parallel=1, cache="ram", cache_size=1 << 20)
+    pool = ModelPool([settings], most_loaded=1)
+
+    async def run() -> list[object]:
+        found = []
+        for _ in range(2):
+            async with pool.use(None) as (llama, _):
+                found.append(llama.cache)
+                llama("Hello", max_tokens=3)
+            pool.entries["a"].llama = None
+        return found
+
+    first, second = asyncio.run(run())
+    assert first is second
+    assert 0 < first.cache_size <= first.capacity_bytes == 1 << 20
+    pool.close()
+
+
 def loaded(pool: ModelPool) -> str:
     return "".join(name for name, entry in pool.entries.items() if entry.llama is not None)
 

@@ -54,6 +54,36 @@ def test_models_are_loaded_on_demand_and_closed_for_others(
         assert [slot_models(name) for name in "aba"] == [{"a"}, {"b"}, {"a"}]
 
 
+def test_a_cache_outlives_the_model(start_server, default_model, tmp_path) -> None:
+    words = " ".join(f"word {i}" for i in range(60))
+
+    def answer(address: str) -> str:
+        body = {"prompt": words, "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+        request = urllib.request.Request(f"{address}/v1/completions", json.dumps(body).encode())
+        with urllib.request.urlopen(request) as reply:
+            return json.load(reply)["choices"][0]["text"]
+
+    options = ["-m", str(default_model), "-c", "512", "--cache", "disk", "--cache-size", "64M"]
+    options += ["--cache-dir", str(tmp_path / "texts")]
+    texts = []
+    for _ in range(2):
+        with start_server(*options) as (address, process):
+            texts.append(answer(address))
+            process.terminate()
+            process.wait()
+        files = sorted(path.name for path in (tmp_path / "texts").iterdir())
+        assert len(files) == 1  # the second server found the text, and had nothing to add
+    with start_server("-m", str(default_model), "-c", "512") as (address, _):
+        assert texts == [answer(address)] * 2
+
+
+@pytest.mark.parametrize(
+    "text", ['cache = "disk"', 'cache = "ram"\ncache_dir = "a"', 'cache = "on"', "cache_size = 0"]
+)
+def test_a_cache_that_cannot_be(tmp_path, text: str) -> None:
+    test_a_wrong_file_is_one_sentence(tmp_path, text)
+
+
 def test_a_missing_package_is_named_with_its_command(monkeypatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
