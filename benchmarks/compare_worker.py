@@ -70,6 +70,20 @@ class Engine:
         """Empties the high-level API's cache."""
         raise NotImplementedError
 
+    def go_on(self, prompts: list[list[int]], n: int) -> float:
+        """Seconds in which texts, evaluated before, go on together by n tokens each.
+
+        Decoding alone, of any tokens, as llama.cpp's own bench of batches does it.
+        """
+        self.open(N_CTX, "f16", len(prompts))
+        for sequence, prompt in enumerate(prompts):
+            self.decode([(sequence, prompt)], 1)
+        step = [(sequence, prompt[-1:]) for sequence, prompt in enumerate(prompts)]
+        start = time.perf_counter()
+        for _ in range(n):
+            self.decode(step, len(prompts))
+        return time.perf_counter() - start
+
 
 class Pyllamacpp(Engine):
     can = ("engine", "api", "depth", "sequences")
@@ -159,6 +173,17 @@ class Pyllamacpp(Engine):
     def forget(self) -> None:
         self.high_level().reset()
 
+    def go_on(self, prompts: list[list[int]], n: int) -> float:
+        """Through the high-level API, sampling and detokenizing included."""
+        llama, options = self.high_level(), {"temperature": 0.0, "ignore_eos": True}
+        llama.create_completion(prompts, max_tokens=1, **options)
+        start = time.perf_counter()
+        answer = llama.create_completion(prompts, max_tokens=n, **options)
+        seconds = time.perf_counter() - start
+        if answer["usage"]["completion_tokens"] != n * len(prompts):
+            raise RuntimeError("a completion stopped early")
+        return seconds
+
     def limits(self) -> dict[str, float]:
         """What the machine can do now, as `pyllamacpp bench` measures it."""
         from pyllamacpp.eval import bench
@@ -218,7 +243,7 @@ class LlamaCppPython(Engine):
         params.n_seq_max = max(n_seq, n_ctx // N_FILL + 1 if n_ctx > N_CTX else 1)
         params.kv_unified = True
         if kv != "f16" or n_ctx > N_CTX:
-            # Quantized values need it; deep caches have it for both types.
+            # Quantized values need it, and it is no slower in a deep cache.
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self.ctx = lib.llama_init_from_model(self.llama.model, params)
         if not self.ctx:
@@ -292,11 +317,6 @@ class IkLlamaCppPython(Engine):
         from ik_llama_cpp import IkLlama, _ctypes_api
 
         self.lib = _ctypes_api
-        # It writes a page about each model otherwise; kept, as the library calls it.
-        self.log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
-            lambda *_: None
-        )
-        self.lib._lib.llama_log_set(self.log, None)
         self.llama = IkLlama(model, n_ctx=N_CTX, n_threads=threads, verbose=False)
         self.ctx = self.llama.ctx
         self.n_vocab = self.llama._model.n_vocab
@@ -405,6 +425,16 @@ def rows(engine: Engine, tokens: list[int], sequences: bool, seconds: float) -> 
     return len(tokens) / statistics.median(taken)
 
 
+def together(engine: Engine, prompts: list[list[int]], n: int) -> float:
+    """Tokens per second of all texts, continued together."""
+    return n * len(prompts) / engine.go_on(prompts, n)
+
+
+def in_turn(engine: Engine, prompts: list[list[int]], n: int) -> float:
+    """The same of texts that are continued one after another."""
+    return n * len(prompts) / sum(engine.go_on([prompt], n) for prompt in prompts)
+
+
 def window_logits(engine: Engine, tokens: list[int]) -> Logits:
     """Logits of the second half of a window, each predicting the next token."""
     engine.trim(0)
@@ -430,6 +460,8 @@ def answer(engine: Engine, do: str, arguments: dict[str, Any]) -> Any:
         case "describe" | "open" | "fill" | "limits" | "allowed":
             return getattr(engine, do)(**arguments)
         case "prompt" | "greedy" | "api_prompt" | "api_greedy" | "rows" | "window_nll":
+            return globals()[do](engine, **arguments)
+        case "together" | "in_turn":
             return globals()[do](engine, **arguments)
     raise ValueError(f"unknown request {do!r}")
 
