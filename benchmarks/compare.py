@@ -2,7 +2,8 @@
 
     python benchmarks/compare.py [MODEL.gguf ...] [--peers NAMES] [--rows ROWS] [-r N] [-t N]
 
-MODEL may be TYPE@1.1b: random weights in that shape, written by random_model.py where missing.
+MODEL is a file, `default`, TYPE@1.1b (random weights in TinyLlama's shape) or TYPE@135m (the
+default model's weights in another type); the last two are written where missing.
 Each engine lives in a process of its own (compare_worker.py). Only one works at a time, in turn,
 and each ratio is taken within a pair of turns, so that a machine that speeds up or slows down
 during the run does not show in it. See README.md beside this file for what the rows mean.
@@ -183,24 +184,36 @@ def default_model() -> Path:
 
 
 def find_model(name: str) -> Path:
-    """A file, the default model for "default", or random weights for TYPE@1.1b."""
+    """A file, the default model for "default", or what TYPE@SHAPE stands for, made where missing.
+
+    @1.1b: random weights in TinyLlama's shape; @135m: the default model's weights in another type.
+    """
     if name == "default":
         return default_model()
     dtype, at, shape = name.partition("@")
     if not at:
         return Path(name).resolve()
-    from random_model import SCALES_AT, write
+    path = CACHE / "random" / f"{shape}-{dtype}.gguf"
+    if path.exists():
+        return path
+    print(f"Writing {path}", file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    if shape == "1.1b":
+        from random_model import SCALES_AT, write
 
-    if dtype not in SCALES_AT or shape != "1.1b":
-        raise SystemExit(f"{name!r}: expected one of {', '.join(SCALES_AT)} and @1.1b")
-    path = CACHE / "random" / f"1.1b-{dtype}.gguf"
-    if not path.exists():
-        print(f"Writing {path}", file=sys.stderr)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        if dtype not in SCALES_AT:
+            raise SystemExit(f"{name!r}: the types are {', '.join(SCALES_AT)}")
         write(part, dtype, "tinyllama")
-        part.replace(path)
-    return path
+    elif shape == "135m":
+        command = [sys.executable, "-m", "pyllamacpp", "quantize", "--allow-requantize"]
+        command += ["--force", str(default_model()), str(part), dtype]
+        # Away from the checkout, as the workers.
+        if subprocess.run(command, cwd=tempfile.gettempdir(), check=False).returncode:
+            raise SystemExit(f"{name!r}: the default model was not written in {dtype}")
+    else:
+        raise SystemExit(f"{name!r}: the shapes are @1.1b and @135m")
+    return part.replace(path)
 
 
 def tokenize(workers: list[Worker], text: str) -> list[int]:
@@ -426,7 +439,8 @@ def main() -> None:
         nargs="*",
         default=["default"],
         metavar="MODEL",
-        help="files, `default` for the default model, TYPE@1.1b for random weights (q4_k@1.1b)",
+        help="files, `default` for the default model, TYPE@1.1b for random weights (q4_k@1.1b), "
+        "TYPE@135m for the default model's weights in another type",
     )
     parser.add_argument(
         "--peers",

@@ -243,7 +243,7 @@ class LlamaCppPython(Engine):
         params.n_seq_max = max(n_seq, n_ctx // N_FILL + 1 if n_ctx > N_CTX else 1)
         params.kv_unified = True
         if kv != "f16" or n_ctx > N_CTX:
-            # Quantized values need it, and it is no slower in a deep cache.
+            # Quantized values need it; deep caches have it for both types.
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self.ctx = lib.llama_init_from_model(self.llama.model, params)
         if not self.ctx:
@@ -317,6 +317,11 @@ class IkLlamaCppPython(Engine):
         from ik_llama_cpp import IkLlama, _ctypes_api
 
         self.lib = _ctypes_api
+        # It writes a page about each model otherwise; kept, as the library calls it.
+        self.log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
+            lambda *_: None
+        )
+        self.lib._lib.llama_log_set(self.log, None)
         self.llama = IkLlama(model, n_ctx=N_CTX, n_threads=threads, verbose=False)
         self.ctx = self.llama.ctx
         self.n_vocab = self.llama._model.n_vocab

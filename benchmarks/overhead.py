@@ -238,15 +238,6 @@ def measure_throughput(
     return rows
 
 
-def as_q4_0(model: Path, folder: Path) -> Path:
-    """The model in the file type of ANCHORS' figures."""
-    out = folder / f"{model.stem}-q4_0.gguf"
-    command = [sys.executable, "-m", "pyllamacpp", "quantize", str(model), str(out), "q4_0"]
-    command.append("--allow-requantize")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    return out
-
-
 def print_tables(record: dict[str, Any]) -> None:
     if "overhead" in record:
         print("| call | microseconds per token | per call |\n|---|---|---|")
@@ -325,14 +316,12 @@ def main() -> None:
         if not args.no_peer:
             pythons[PEER] = peer_python(args.peer_venv)
         text = (HERE.parent / "tests" / "data" / "english.txt").read_text(encoding="utf-8")
-        with tempfile.TemporaryDirectory() as folder:
-            files = [model, as_q4_0(model, Path(folder))]
-            record["throughput"] = {
-                file.name: measure_throughput(
-                    pythons, file, args.threads, args.tokens // 2, args.repetitions, text
-                )
-                for file in files
-            }
+        record["throughput"] = {
+            file.name: measure_throughput(
+                pythons, file, args.threads, args.tokens // 2, args.repetitions, text
+            )
+            for file in (model, find_model("q4_0@135m"))
+        }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print_tables(record)

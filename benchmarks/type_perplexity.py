@@ -20,12 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -39,6 +40,7 @@ from compare import (
     default_model,
     describe_machine,
     peer_python,
+    peer_venv,
     windows_of,
 )
 
@@ -157,26 +159,25 @@ def expand(source: Path, target: Path) -> None:
     writer.close()
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    wide -= np.log(np.exp(wide).sum(axis=1, keepdims=True))
-    return wide
-
-
 class Run:
-    """Logits of every window in files of a folder, one file a window."""
+    """Log-probabilities [n, n_vocab], float32, of every window in files of a folder."""
 
     def __init__(self, folder: Path, worker: Worker, kv: str, windows: list[list[int]]) -> None:
         self.folder = folder
         folder.mkdir()
         worker.ask("open", n_ctx=N_CTX, kv=kv, n_seq=1)
         for i, window in enumerate(windows):
-            worker.ask("window_logits", tokens=window, path=str(folder / f"{i}.npy"))
+            path = folder / f"{i}.npy"
+            worker.ask("window_logits", tokens=window, path=str(path))
+            logits = np.load(path)
+            logits -= logits.max(axis=1, keepdims=True)
+            logits -= np.log(np.exp(logits).sum(axis=1, dtype=np.float64))[:, None]
+            np.save(path, logits)
         worker.close()
 
     def log_probs(self, window: int) -> np.ndarray:
-        return log_softmax(np.load(self.folder / f"{window}.npy"))
+        values: np.ndarray = np.load(self.folder / f"{window}.npy", mmap_mode="r")
+        return values
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -189,31 +190,37 @@ def measure(
     sums: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
 
     def add(name: str, key: str, values: np.ndarray) -> None:
-        sums[name].setdefault(key, []).extend(values.tolist())
+        sums[name].setdefault(key, []).extend(values.astype(np.float64).tolist())
 
     for i, window in enumerate(windows):
         targets = np.array(window[len(window) // 2 + 1 :])
         right = {name: run.log_probs(i) for name, run in exact.items()}
+        probs = {name: np.exp(values) for name, values in right.items()}
+        best = {name: values.argmax(axis=1) for name, values in right.items()}
         for name, run in runs.items():
             found = run.log_probs(i)
             add(name, "nll", -found[np.arange(targets.size), targets])
-            for other, expected in right.items():
+            for other in exact:
                 if run is exact[other]:
                     continue
-                add(name, f"kl_{other}", (np.exp(expected) * (expected - found)).sum(axis=1))
-                same = expected.argmax(axis=1) == found.argmax(axis=1)
-                add(name, f"same_best_{other}", same)
-    result = {}
+                divergence = np.einsum("ij,ij->i", probs[other], right[other] - found)
+                add(name, f"kl_{other}", divergence)
+                add(name, f"same_best_{other}", best[other] == found.argmax(axis=1))
+    result: dict[str, dict[str, float]] = {}
     for name, lists in sums.items():
         means = {key: float(np.mean(values)) for key, values in lists.items()}
         result[name] = {"perplexity": math.exp(means.pop("nll"))} | means
+    # Of the difference between ours and the peer's, position by position.
+    for key in (f"kl_{other}" for other in exact):
+        differences = np.subtract(sums[OWN][key], sums[PEER][key])
+        error = float(differences.std(ddof=1)) / math.sqrt(differences.size)
+        result[OWN][f"{key}_less_peer_error"] = error
     return result
 
 
 def main() -> None:
-    cache = Path(os.environ.get("PYLLAMACPP_CACHE", "~/.cache/pyllamacpp")).expanduser()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer-venv", type=Path, default=cache / f"{PEER}-{PEER_VERSION}")
+    parser.add_argument("--peer-venv", type=Path, default=peer_venv(PEER))
     parser.add_argument("--windows", type=int, default=12)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--types", default=",".join(TYPES), help="file types, parted by commas")
@@ -223,9 +230,15 @@ def main() -> None:
     python = peer_python(args.peer_venv)
     text = (HERE.parent / "tests" / "data" / "english.txt").read_text(encoding="utf-8")
     worst = 0.0
-    record = {"machine": describe_machine(), "windows": args.windows, "types": {}}
+    record: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/type_perplexity.py", *sys.argv[1:]]),
+        "machine": describe_machine(),
+        "windows": args.windows,
+        "types": {},
+    }
     heads = [f"perplexity, {EXACT}", f"{OWN}", f"{PEER} {PEER_VERSION}", f"{OWN} to {EXACT}"]
-    heads += ["to the peer", f"KL to {EXACT}, {OWN}", "peer", "KL to the f32 file, ours", "peer"]
+    heads += ["to the peer", f"KL to {EXACT}, {OWN}", "peer", "difference"]
+    heads += [f"KL to the f32 file, {OWN}", "peer", "difference"]
     print("| file type | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 1))
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
@@ -241,6 +254,7 @@ def main() -> None:
 
         first = worker(OWN, base)
         windows = windows_of(first.ask("tokenize", text=text), args.windows)
+        record["isa"] = first.ask("describe")["isa"]
         float32 = Run(here / "float32", first, "f32", windows)
         for name in args.types.split(","):
             path, exact = base, float32
@@ -265,7 +279,9 @@ def main() -> None:
             record["types"][name] = found
             cells = [f"{one['perplexity']:.4f}" for one in (right, own, peer)]
             cells += [f"{ratio:.4f}" for ratio in ratios]
-            cells += [f"{one[kl]:.6f}" for kl in ("kl_exact", "kl_float32") for one in (own, peer)]
+            for kl in ("kl_exact", "kl_float32"):
+                less, error = own[kl] - peer[kl], own[f"{kl}_less_peer_error"]
+                cells += [f"{own[kl]:.6f}", f"{peer[kl]:.6f}", f"{less:+.6f} (error {error:.6f})"]
             print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
             args.output.parent.mkdir(parents=True, exist_ok=True)
             args.output.write_text(json.dumps(record, indent=2) + "\n")
