@@ -74,7 +74,8 @@ def main() -> None:
         "repack": args.repack,
         "models": {},
     }
-    print(f"| file | load | prompt of {N_PROMPT} tokens | one decode step |\n|---|---|---|---|")
+    print(f"| file | Python, load and pack | prompt of {N_PROMPT} tokens | one decode step |")
+    print("|---|---|---|---|")
     for name in args.models:
         model = find_model(name)
         load = count(model, args.isa, args.repack, 0, 0)
