@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -376,13 +376,13 @@ class Engine:
         self._save_finished()
         self._admit()
         batch = [s for s in self._running if s.wants_steps]
+        for stream in batch:
+            stream.guess()
         self._make_room(batch)
         if not batch:
             return False
-        for stream in batch:
-            stream.guess()
         try:
-            found = _core.advance([(s.generation, s.by_python) for s in batch])
+            found = _core.advance(_pairs(batch))
         except CancelledError:
             if not self._has_cancelled:
                 raise
@@ -504,7 +504,7 @@ class Engine:
 
     def _make_room(self, batch: list[Stream]) -> None:
         """Pages for what the batch appends: old and paused texts go, then the youngest waits."""
-        while batch and self._pages_wanted(batch) > self.context.n_free_pages:
+        while batch and _core.pages_to_advance(_pairs(batch)) > self.context.n_free_pages:
             if self._evict() or self._interrupt_paused(batch):
                 continue
             youngest = batch.pop()
@@ -513,15 +513,6 @@ class Engine:
             else:
                 youngest.fail(OutOfMemoryError("the cache has no room for this text"))
                 self._retire(youngest)
-
-    def _pages_wanted(self, batch: Iterable[Stream]) -> int:
-        left, n_pages = self.context.n_batch, 0
-        for stream in batch:
-            assert stream.generation is not None
-            n = min(left, stream.generation.n_pending)
-            left -= n
-            n_pages += self.context.pages_to_append(stream.generation.sequence, n)
-        return n_pages
 
     def _interrupt_paused(self, batch: Sequence[Stream] = ()) -> bool:
         """Interrupts a text whose steps nobody takes; False if there is none.
@@ -566,3 +557,7 @@ class Engine:
     def _next_use(self) -> int:
         self._n_uses += 1
         return self._n_uses
+
+
+def _pairs(batch: Sequence[Stream]) -> list[tuple[_core.Generation | None, bool]]:
+    return [(stream.generation, stream.by_python) for stream in batch]

@@ -46,16 +46,31 @@ py::list step_list(const std::vector<GenerationStep>& steps) {
   return list;
 }
 
-// Evaluates all and samples those that are ready and for which Python has nothing to say before.
-py::list advance(const std::vector<std::pair<PyGeneration*, bool>>& generations) {
-  if (generations.empty()) return py::list();
-  PyContext& context = *generations.front().first->context;
+using Generations = std::vector<std::pair<PyGeneration*, bool>>;  // with "sampled by Python"
+
+// Throws Error(invalid_argument) unless all are of one context.
+std::vector<Generation*> of_one_context(const Generations& generations) {
   std::vector<Generation*> all;
   for (const auto& [g, by_python] : generations) {
-    if (g->context.get() != &context)
+    if (g->context != generations.front().first->context)
       fail(ErrorKind::invalid_argument, "the generations belong to several contexts");
     all.push_back(&g->generation);
   }
+  return all;
+}
+
+int32_t pages_to_advance(const Generations& generations) {
+  if (generations.empty()) return 0;
+  const std::vector<Generation*> all = of_one_context(generations);
+  return generations.front().first->context->exclusive(
+      [&] { return Generation::pages_to_evaluate(all); });
+}
+
+// Evaluates all and samples those that are ready and for which Python has nothing to say before.
+py::list advance(const Generations& generations) {
+  if (generations.empty()) return py::list();
+  PyContext& context = *generations.front().first->context;
+  const std::vector<Generation*> all = of_one_context(generations);
   const auto steps = context.exclusive([&] {
     Generation::evaluate(all);
     std::vector<std::vector<GenerationStep>> found(all.size());
@@ -186,6 +201,8 @@ void register_generation(py::module_& m) {
         "One batch for (generation, sampled by Python) pairs of one context: evaluates what they "
         "wait for, and samples. Per generation a list of (text, token, finish reason, log-probs) "
         "steps, empty while its prompt is not through or Python is to call sample().");
+  m.def("pages_to_advance", &pages_to_advance, py::arg("generations"),
+        "Free pages of the cache that advance() of the same takes.");
 }
 
 }  // namespace pyllamacpp

@@ -90,19 +90,22 @@ GenerationStep Generation::next() {
   return std::move(sample().front());
 }
 
-BatchPiece Generation::take(int32_t most) {
+// Pending tokens and guesses that fit into so many rows.
+std::pair<size_t, size_t> Generation::n_rows(int32_t most) const {
   if (params_.prompt_log_probs && n_generated_ == 0) most = std::min(most, kMostLogitRows);
   const size_t n = std::min(pending_.size(), size_t(std::max(most, 0)));
-  rows_.assign(pending_.begin(), pending_.begin() + std::ptrdiff_t(n));
+  if (n != 1 || pending_.size() != 1) return {n, 0};
+  const size_t room = std::min(
+      size_t(most - 1), size_t(context_.params().n_ctx) - 1 - size_t(context_.length(sequence_)));
+  return {n, std::min(guesses_.size(), room)};
+}
+
+BatchPiece Generation::take(int32_t most) {
+  const auto [n, n_guesses] = n_rows(most);
   const bool whole = n == pending_.size();
-  if (whole && n == 1) {
-    const size_t room = std::min(
-        size_t(most - 1), size_t(context_.params().n_ctx) - 1 - size_t(context_.length(sequence_)));
-    guesses_.resize(std::min(guesses_.size(), room));
-    rows_.insert(rows_.end(), guesses_.begin(), guesses_.end());
-  } else {
-    guesses_.clear();
-  }
+  guesses_.resize(n_guesses);
+  rows_.assign(pending_.begin(), pending_.begin() + std::ptrdiff_t(n));
+  rows_.insert(rows_.end(), guesses_.begin(), guesses_.end());
   const bool all = !guesses_.empty() || (params_.prompt_log_probs && n_generated_ == 0);
   return {sequence_, rows_, all ? WantLogits::all : whole ? WantLogits::last : WantLogits::none};
 }
@@ -129,20 +132,35 @@ void Generation::evaluated(const BatchPiece& piece, int32_t first_output) {
   n_outputs_ = 1 + int32_t(guesses_.size());
 }
 
+// The rows of one batch: `take`, of a generation and of how many are left, gives how many it takes.
+template <class Take>
+void Generation::share_batch(std::span<Generation* const> generations, const Take& take) {
+  int32_t left = generations.empty() ? 0 : generations.front()->context_.params().n_batch;
+  for (const bool texts : {true, false})
+    for (Generation* g : generations)
+      if (left > 0 && (g->pending_.size() == 1) == texts) left -= int32_t(take(*g, left));
+}
+
+int32_t Generation::pages_to_evaluate(std::span<Generation* const> generations) {
+  int32_t n_pages = 0;
+  share_batch(generations, [&](const Generation& g, int32_t left) {
+    const auto [n, n_guesses] = g.n_rows(left);
+    n_pages += g.context_.pages_to_append(g.sequence_, int32_t(n + n_guesses));
+    return n + n_guesses;
+  });
+  return n_pages;
+}
+
 void Generation::evaluate(std::span<Generation* const> generations) {
   std::vector<BatchPiece> pieces;
   std::vector<Generation*> taken;
-  Context& context = generations.front()->context_;
-  int32_t left = context.params().n_batch;
-  for (const bool texts : {true, false})
-    for (Generation* g : generations) {
-      g->n_outputs_ = 0;
-      if (left == 0 || (g->pending_.size() == 1) != texts) continue;
-      pieces.push_back(g->take(left));
-      taken.push_back(g);
-      left -= int32_t(pieces.back().tokens.size());
-    }
-  context.decode(pieces);
+  for (Generation* g : generations) g->n_outputs_ = 0;
+  share_batch(generations, [&](Generation& g, int32_t left) {
+    pieces.push_back(g.take(left));
+    taken.push_back(&g);
+    return pieces.back().tokens.size();
+  });
+  generations.front()->context_.decode(pieces);
   int32_t output = 0;
   for (size_t i = 0; i < pieces.size(); ++i) {
     taken[i]->evaluated(pieces[i], output);

@@ -69,6 +69,8 @@ class Generation {
   // batch of at most n_batch rows: sampled tokens first, so that no prompt holds up a text, then
   // prompts in order, as far as there is room. All or nothing, as Context::decode.
   static void evaluate(std::span<Generation* const> generations);
+  // Pages of the cache that it would take; more than are free make it throw.
+  static int32_t pages_to_evaluate(std::span<Generation* const> generations);
   // What is still to be evaluated before a token can be sampled.
   std::span<const int32_t> pending() const { return pending_; }
   // Whether the last evaluate() computed logits for sample(), which stay until the next one.
@@ -100,6 +102,9 @@ class Generation {
   const std::vector<LogProbs>& prompt_log_probs() const { return prompt_log_probs_; }
 
  private:
+  template <class Take>
+  static void share_batch(std::span<Generation* const> generations, const Take& take);
+  std::pair<size_t, size_t> n_rows(int32_t most) const;
   BatchPiece take(int32_t most);
   void evaluated(const BatchPiece& piece, int32_t first_output);
   GenerationStep step(std::span<const float> logits, std::span<const uint32_t> allowed,

@@ -113,17 +113,18 @@ class ModelPool:
         async with self._lock:
             if entry.llama is not None:
                 return
-            while self._n_loaded >= self._most or not await self.in_thread(lambda: _fits(entry)):
+            while len(self.loaded) >= self._most or not await self.in_thread(lambda: _fits(entry)):
                 if not self._evict():
                     break
-            if self._n_loaded >= self._most:
+            if len(self.loaded) >= self._most:
                 raise OutOfMemoryError("all models that may be loaded at a time are in use")
             entry.llama = await self.in_thread(lambda: _loaded(entry))
             logger.info("loaded %s", entry.name)
 
     @property
-    def _n_loaded(self) -> int:
-        return sum(entry.llama is not None for entry in self.entries.values())
+    def loaded(self) -> list[Llama]:
+        """The models in memory."""
+        return [entry.llama for entry in self.entries.values() if entry.llama is not None]
 
     def _evict(self) -> bool:
         """Closes the model without users that was used longest ago; False if there is none."""

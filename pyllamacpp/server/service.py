@@ -118,6 +118,7 @@ class Metrics:
             ("requests_running", "Requests in evaluation.", lambda: service.gate.n_running),
             ("requests_waiting", "Requests that wait.", lambda: service.gate.n_waiting),
             ("sequences_busy", "Sequences with a text.", lambda: _busy(service)),
+            ("cache_pages_free", "Pages of the cache without a text.", lambda: _free(service)),
         ):
             prometheus.Gauge(name + key, what, registry=r).set_function(function)
 
@@ -132,5 +133,9 @@ class Metrics:
 
 
 def _busy(service: Service) -> int:
-    loaded = [e.llama for e in service.pool.entries.values() if e.llama is not None]
-    return sum(own >= 0 for llama in loaded for _, own, _ in llama.engine.slots())
+    slots = [slot for llama in service.pool.loaded for slot in llama.engine.slots()]
+    return sum(own >= 0 for _, own, _ in slots)
+
+
+def _free(service: Service) -> int:
+    return sum(llama.engine.context.n_free_pages for llama in service.pool.loaded)

@@ -1,7 +1,10 @@
 """Many texts at a time on one context: each must be what it is alone, to the last bit."""
 
 import math
+import random
+import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,9 @@ from pyllamacpp import _core
 from pyllamacpp.engine import Engine, Step
 from pyllamacpp.errors import CancelledError, ContextFullError, InvalidArgumentError
 from pyllamacpp.params import GenerationParams, SamplingParams
+
+sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+from tiny_model import TinyModel
 
 TEXTS = (
     "The capital of France is",
@@ -82,6 +88,38 @@ def test_together_as_alone(
         for prompt, params in zip(prompts, params_of(len(prompts)), strict=True)
     ]
     assert [list(stream) for stream in streams] == expected
+
+
+def test_texts_that_do_not_fit_together_wait(tmp_path: Path) -> None:
+    """Prompts and texts in one batch, in a cache that is always full."""
+    model = _core.Model(str(TinyModel().write(tmp_path / "tiny.gguf")))
+    dice = random.Random(5)
+    prompts = [dice.choices(range(3, 259), k=dice.randrange(20, 250)) for _ in range(60)]
+    params = []
+    for i in range(len(prompts)):
+        p = replace(GREEDY, max_tokens=dice.randrange(1, 30), ignore_eos=True)
+        # Guesses take pages, and prompts with log-probabilities fewer rows at a time.
+        more = {1: {"drafter": Always(7)}, 2: {"n_log_probs": 1, "prompt_log_probs": True}}
+        params.append(replace(p, **more.get(i % 4, {})))
+    engine = engine_of(model, n_ctx=320, n_parallel=1)
+    streams = [
+        engine.start(prompt, p, keeps_up=False) for prompt, p in zip(prompts, params, strict=True)
+    ]
+    found = [[step.token for step in stream] for stream in streams]
+    roomy = engine_of(model, n_ctx=320)
+    for prompt, p, tokens in zip(prompts, params, found, strict=True):
+        assert [step.token for step in roomy.start(prompt, p)] == tokens
+
+
+class Always:
+    """A drafter that guesses the same token many times."""
+
+    def __init__(self, token: int) -> None:
+        self.tokens = [token] * 40
+
+    def guess(self, tokens: Sequence[int]) -> list[int]:
+        del tokens
+        return self.tokens
 
 
 def test_from_threads_as_alone(model: _core.Model, expected: list[list[Step]]) -> None:
