@@ -1,9 +1,10 @@
-// Speed of every matrix product of every tier on one thread, weights warm in cache.
+// Speed of every matrix product of every tier (PYLLAMACPP_ISA: of one) on one thread, weights warm in cache.
 //   cmake --preset release -DPYLLAMACPP_BENCH=ON && cmake --build --preset release
 //   build/release/bench_kernels [ROWS [K]]
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <vector>
 
 #include "base/buffer.h"
 #include "cpu/isa.h"
@@ -59,6 +60,20 @@ void measure(const cpu::KernelTable& tier, const cpu::TypeKernels& type, int64_t
   }
 }
 
+// What a thread of the tier can do at most, by the entries of cpu/peak.h.
+void measure_peaks(const cpu::KernelTable& tier) {
+  const Buffer operands(cpu::kPeakBytes, "operands");
+  float sink = 0;
+  const auto peak = [&](auto entry) {
+    constexpr int64_t kRounds = 10000;
+    double done = 0;
+    const double s = seconds([&] { done = entry(operands.as<uint8_t>(), kRounds, &sink); });
+    return done / s * 1e-9;
+  };
+  std::printf("| %s | peak: int8 %.0f Gop/s, float %.0f Gop/s |\n", tier.name, peak(tier.int_peak),
+              peak(tier.float_peak));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -71,7 +86,11 @@ int main(int argc, char** argv) {
   std::printf(
       "| tier | type | GB/s, 1 column | Gop/s, 1 | 4 | 8 | 64 | 512 "
       "|\n|---|---|---|---|---|---|---|---|\n");
-  for (const cpu::KernelTable* tier : cpu::available_tiers())
+  std::vector<const cpu::KernelTable*> tiers = cpu::available_tiers();
+  if (std::getenv("PYLLAMACPP_ISA")) tiers = {&cpu::active_tier()};
+  for (const cpu::KernelTable* tier : tiers) {
+    measure_peaks(*tier);
     for (int i = 0; i < tier->n_types; ++i) measure(*tier, tier->types[i], rows, k);
+  }
   return 0;
 }

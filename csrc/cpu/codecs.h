@@ -16,19 +16,11 @@
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
-template <class C>
-static inline I dot_codec(I acc, B w, B a) {
-  if constexpr (C::kSigned)
-    return dot_signed(acc, w, a);
-  else
-    return dot(acc, w, a);
-}
-
 struct CodecQ4_0 {
   using Block = BlockQ4_0;
   static constexpr DType kType = DType::q4_0;
   static constexpr bool kMin = false, kSigned = false;
-  static constexpr int kOffset = 8, kBits = 4;
+  static constexpr int kOffset = 8, kBits = 4, kMost = 15;
   static X codes(const Block& b) { return xnibbles(b.q); }
   static B bytes(B codes) { return codes; }
 };
@@ -37,7 +29,7 @@ struct CodecQ4_1 {
   using Block = BlockQ4_1;
   static constexpr DType kType = DType::q4_1;
   static constexpr bool kMin = true, kSigned = false;
-  static constexpr int kOffset = 0, kBits = 4;
+  static constexpr int kOffset = 0, kBits = 4, kMost = 15;
   static X codes(const Block& b) { return xnibbles(b.q); }
   static B bytes(B codes) { return codes; }
 };
@@ -46,7 +38,7 @@ struct CodecQ5_0 {
   using Block = BlockQ5_0;
   static constexpr DType kType = DType::q5_0;
   static constexpr bool kMin = false, kSigned = false;
-  static constexpr int kOffset = 16, kBits = 5;
+  static constexpr int kOffset = 16, kBits = 5, kMost = 31;
   static X codes(const Block& b) { return xor_(xnibbles(b.q), xbits(b.high, 16)); }
   static B bytes(B codes) { return codes; }
 };
@@ -55,7 +47,7 @@ struct CodecQ5_1 {
   using Block = BlockQ5_1;
   static constexpr DType kType = DType::q5_1;
   static constexpr bool kMin = true, kSigned = false;
-  static constexpr int kOffset = 0, kBits = 5;
+  static constexpr int kOffset = 0, kBits = 5, kMost = 31;
   static X codes(const Block& b) { return xor_(xnibbles(b.q), xbits(b.high, 16)); }
   static B bytes(B codes) { return codes; }
 };
@@ -64,7 +56,7 @@ struct CodecQ8_0 {
   using Block = BlockQ8_0;
   static constexpr DType kType = DType::q8_0;
   static constexpr bool kMin = false, kSigned = true;
-  static constexpr int kOffset = kSignedBias, kBits = 8;
+  static constexpr int kOffset = kSignedBias, kBits = 8, kMost = 128;
   static X codes(const Block& b) { return xbias_signed(xload(b.q)); }
   static B bytes(B codes) { return codes; }
 };
@@ -81,7 +73,7 @@ struct CodecIQ4_NL {
   using Block = BlockIQ4_NL;
   static constexpr DType kType = DType::iq4_nl;
   static constexpr bool kMin = false, kSigned = true;
-  static constexpr int kOffset = kSignedBias, kBits = 4;
+  static constexpr int kOffset = kSignedBias, kBits = 4, kMost = 127;
   static X codes(const Block& b) { return xnibbles(b.q); }
   static B bytes(B codes) { return lookup(codes, kIq4Bytes); }
 };
@@ -111,7 +103,7 @@ struct PlainCodes {
 struct CodecQ2_K : PlainCodes {
   using Block = BlockQ2_K;
   static constexpr DType kType = DType::q2_k;
-  static constexpr int kBits = 2, kSubs = 16;
+  static constexpr int kBits = 2, kSubs = 16, kMost = 3;
   static constexpr bool kMin = true;
   static constexpr int kMinFactor = 1;
   static constexpr int kScalesAt = offsetof(Block, scales), kScaleBytes = 16;
@@ -130,7 +122,7 @@ struct CodecQ2_K : PlainCodes {
 struct CodecQ3_K : PlainCodes {
   using Block = BlockQ3_K;
   static constexpr DType kType = DType::q3_k;
-  static constexpr int kBits = 3, kSubs = 16;
+  static constexpr int kBits = 3, kSubs = 16, kMost = 7;
   static constexpr bool kMin = false;
   static constexpr int kMinFactor = 4;
   static constexpr int kScalesAt = offsetof(Block, scales), kScaleBytes = 12;
@@ -185,20 +177,20 @@ struct SixBitScales : PlainCodes {
 
 struct CodecQ4_K : SixBitScales<BlockQ4_K> {
   static constexpr DType kType = DType::q4_k;
-  static constexpr int kBits = 4;
+  static constexpr int kBits = 4, kMost = 15;
   static X codes(const Block& b, int j) { return nibbles(b.q, j); }
 };
 
 struct CodecQ5_K : SixBitScales<BlockQ5_K> {
   static constexpr DType kType = DType::q5_k;
-  static constexpr int kBits = 5;
+  static constexpr int kBits = 5, kMost = 31;
   static X codes(const Block& b, int j) { return xor_(nibbles(b.q, j), bit_to(b.high, j, 4)); }
 };
 
 struct CodecQ6_K : PlainCodes {
   using Block = BlockQ6_K;
   static constexpr DType kType = DType::q6_k;
-  static constexpr int kBits = 6, kSubs = 16;
+  static constexpr int kBits = 6, kSubs = 16, kMost = 63;
   static constexpr bool kMin = false;
   static constexpr int kMinFactor = 32;
   static constexpr int kScalesAt = offsetof(Block, scales), kScaleBytes = 16;
@@ -221,7 +213,7 @@ struct CodecQ6_K : PlainCodes {
 struct CodecIQ4_XS {
   using Block = BlockIQ4_XS;
   static constexpr DType kType = DType::iq4_xs;
-  static constexpr int kBits = 4, kSubs = 8;
+  static constexpr int kBits = 4, kSubs = 8, kMost = 127;
   static constexpr bool kMin = false, kSigned = true;
   static constexpr int kMinFactor = kSignedBias;
   static constexpr int kScalesAt = offsetof(Block, scales_high), kScaleBytes = 6;

@@ -155,10 +155,11 @@ static inline float quantize_run(int8_t* q, const float* x) {
 static void quantize_q8_32(ActBlock32* y, const float* x, int64_t n) {
   for (; n > 0; n -= kBlock, x += kBlock, ++y) {
     y->d = quantize_run<kBlock>(y->q, x);
-    int32_t total = 0;
-    for (int i = 0; i < kBlock; ++i) total += y->q[i];
-    y->sum = total;
-    y->sum_d = y->d * float(total);
+    I total = load_i8(y->q);
+    for (int i = W; i < kBlock; i += W) total = iadd(total, load_i8(y->q + i));
+    y->sum_d = sum(to_float(total));  // an integer of at most 32 * 127: exact
+    y->sum = int32_t(y->sum_d);
+    y->sum_d *= y->d;
   }
 }
 

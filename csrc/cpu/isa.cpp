@@ -28,6 +28,11 @@ namespace avx512vnni {
 extern const KernelTable table;
 }
 #endif
+#ifdef PYLLAMACPP_HAVE_AVXVNNI
+namespace avxvnni {
+extern const KernelTable table;
+}
+#endif
 #ifdef PYLLAMACPP_HAVE_NEON
 namespace neon {
 extern const KernelTable table;
@@ -77,6 +82,21 @@ bool has_avx512vnni() {
 }
 #endif
 
+#ifdef PYLLAMACPP_HAVE_AVXVNNI
+bool has_avxvnni() {
+#if defined(PYLLAMACPP_AVXVNNI_BY_AVX512)
+  return has_avx512vnni();
+#elif defined(_MSC_VER)
+  int subleaf1[4];
+  __cpuidex(subleaf1, 7, 1);
+  return has_avx2() && (subleaf1[0] >> 4 & 1);
+#else
+  unsigned a = 0, b = 0, c = 0, d = 0;  // clang 14 does not know the name avxvnni
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+#endif
+}
+#endif
+
 #ifdef PYLLAMACPP_HAVE_NEON
 // NEON itself is part of every AArch64 system; the dot product came with ARMv8.2 to 8.4.
 bool has_dotprod() {
@@ -100,6 +120,11 @@ const std::vector<const KernelTable*>& available_tiers() {
     std::vector<const KernelTable*> found;
 #ifdef PYLLAMACPP_HAVE_AVX2
     if (has_avx512vnni()) found.push_back(&avx512vnni::table);
+#endif
+#ifdef PYLLAMACPP_HAVE_AVXVNNI
+    if (has_avxvnni()) found.push_back(&avxvnni::table);
+#endif
+#ifdef PYLLAMACPP_HAVE_AVX2
     if (has_avx2()) found.push_back(&avx2::table);
 #endif
 #ifdef PYLLAMACPP_HAVE_NEON

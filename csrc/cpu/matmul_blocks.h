@@ -77,7 +77,7 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
     for (int c = 0; c < NC; ++c) acc[p][c] = splat(0);
   const uint8_t* w = panels;
   for (int64_t b = 0; b < n_blocks; ++b, w += P::kBlockBytes) {
-    I isum[NP][NC];
+    I isum[NP][NC], part[NP][NC];
     for (int c = 0; c < NC; ++c) {
       const I start = C::kOffset ? isplat(-C::kOffset * column[c][b].sum) : isplat(0);
       for (int p = 0; p < NP; ++p) isum[p][c] = start;
@@ -93,7 +93,7 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
       for (int p = 0; p < NP; ++p) bytes[p] = block_step<C, kBits>(data + p * panel_bytes, s);
       for (int c = 0; c < NC; ++c) {
         const B a = bsplat4(column[c][b].q + 4 * s);
-        for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], bytes[p], a);
+        for (int p = 0; p < NP; ++p) dot_step<C>(isum[p][c], part[p][c], i, bytes[p], a);
       }
     }
     for (int p = 0; p < NP; ++p) {

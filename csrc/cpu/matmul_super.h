@@ -116,6 +116,7 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
                        int64_t y_stride, int valid, bool accumulate) {
   using P = SuperPanel<C, kPacked>;
   constexpr int kParts = C::kSubs / 8;  // sub-blocks in 32 weights
+  constexpr int kSteps = 8 / kParts;
   const int64_t panel_bytes = n_blocks * P::kBlockBytes;
   const ActBlock256* column[NC];
   for (int c = 0; c < NC; ++c) column[c] = x + c * n_blocks;
@@ -133,22 +134,19 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
           for (int64_t i = P::kBlockBytes * j / 8; i < P::kBlockBytes * (j + 1) / 8; i += 64)
             prefetch(w + p * panel_bytes + kPrefetch + i);
       for (int part = 0; part < kParts; ++part) {
-        I isum[NP][NC];
+        I scale[NP], sum[NP][NC];
         for (int p = 0; p < NP; ++p)
-          for (int c = 0; c < NC; ++c) isum[p][c] = isplat(0);
+          scale[p] = sub_scale(P::scale(w + p * panel_bytes, kParts * j + part));
 #pragma GCC unroll 8
-        for (int i = 0; i < 8 / kParts; ++i) {
-          const int s = part * (8 / kParts) + i;
+        for (int i = 0; i < kSteps; ++i) {
+          const int s = part * kSteps + i;
           B bytes[NP];
           for (int p = 0; p < NP; ++p) bytes[p] = P::step(w + p * panel_bytes, j, s);
           for (int c = 0; c < NC; ++c) {
             const B a = bsplat4(column[c][b].q + 32 * j + 4 * s);
-            for (int p = 0; p < NP; ++p) isum[p][c] = dot_codec<C>(isum[p][c], bytes[p], a);
+            for (int p = 0; p < NP; ++p)
+              dot_step_scaled<C, kSteps>(total[p][c], sum[p][c], i, bytes[p], a, scale[p]);
           }
-        }
-        for (int p = 0; p < NP; ++p) {
-          const I scale = P::scale(w + p * panel_bytes, kParts * j + part);
-          for (int c = 0; c < NC; ++c) total[p][c] = iadd(total[p][c], imul(isum[p][c], scale));
         }
       }
     }

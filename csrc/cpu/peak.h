@@ -8,31 +8,41 @@ namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 inline constexpr int kPeakSets = 4;
 inline constexpr int kPeakSteps = 8;
 // Accumulators: more than the latency of two instructions a cycle asks for, and as few loads per
-// instruction as the registers allow. A dot of several instructions needs temporaries besides.
+// instruction as the registers allow. Small tiles tell of a tier whose sums need registers on
+// their way to int32.
 inline constexpr int kPeakCols = 4;
 inline constexpr int kPeakDotRows = W >= 16 ? 4 : 2;
+inline constexpr int kPeakDotCols = kTilePanels * kTileCols > 4 ? kPeakCols : 2;
+
+// Bytes that stay as small as a codec's can be.
+struct PeakBytes {
+  static constexpr bool kSigned = false;
+  static constexpr int kMost = 3;
+};
 inline constexpr int kPeakFloatRows = W >= 16 ? 4 : 3;
 
-// The dot instruction of the matrix products: int8 multiplies and adds done.
+// The steps of the matrix products: int8 multiplies and adds done.
 static double int_peak(const uint8_t* operands, int64_t rounds, float* sink) {
-  constexpr int NP = kPeakDotRows, NC = kPeakCols, kVector = 4 * W;
+  constexpr int NP = kPeakDotRows, NC = kPeakDotCols, kVector = 4 * W, kRun = 4;
   constexpr int kSet = (kPeakSteps * NP + NC) * kVector;
-  static_assert(kPeakSets * kSet <= kPeakBytes);
-  I acc[NP][NC];
+  static_assert(kPeakSets * kSet <= kPeakBytes && kPeakSteps % kRun == 0);
+  I acc[NP][NC], run[NP][NC];
   for (int p = 0; p < NP; ++p)
-    for (int c = 0; c < NC; ++c) acc[p][c] = isplat(0);
+    for (int c = 0; c < NC; ++c) acc[p][c] = run[p][c] = isplat(0);
   for (int64_t r = 0; r < rounds; ++r) {
     const uint8_t* at = operands + r % kPeakSets * kSet;
     B x[NC];
     for (int c = 0; c < NC; ++c, at += kVector) x[c] = bload(at);
-    // Not unrolled: gcc would add up several steps before it adds to the accumulators, and spill.
+    // Not unrolled: gcc would add up several runs before it adds to the accumulators, and spill.
 #pragma GCC unroll 1
-    for (int s = 0; s < kPeakSteps; ++s, at += NP * kVector) {
-      B w[NP];
-      for (int p = 0; p < NP; ++p) w[p] = bload(at + p * kVector);
-      for (int c = 0; c < NC; ++c)
-        for (int p = 0; p < NP; ++p) acc[p][c] = dot(acc[p][c], w[p], x[c]);
-    }
+    for (int s = 0; s < kPeakSteps; s += kRun)
+#pragma GCC unroll 4
+      for (int i = 0; i < kRun; ++i, at += NP * kVector) {
+        B w[NP];
+        for (int p = 0; p < NP; ++p) w[p] = bload(at + p * kVector);
+        for (int c = 0; c < NC; ++c)
+          for (int p = 0; p < NP; ++p) dot_step<PeakBytes>(acc[p][c], run[p][c], i, w[p], x[c]);
+      }
   }
   F total = splat(0);
   for (int p = 0; p < NP; ++p)

@@ -81,7 +81,7 @@ def tier_objects(tier: str) -> list[Path]:
     return sorted((BUILD / "CMakeFiles" / f"kernels_{tier}.dir").rglob("*.o"))
 
 
-X86_TIERS = ["avx2", "avx512vnni"] if os.uname().machine == "x86_64" else []
+X86_TIERS = ["avx2", "avxvnni", "avx512vnni"] if os.uname().machine == "x86_64" else []
 
 
 @pytest.mark.parametrize("tier", X86_TIERS)

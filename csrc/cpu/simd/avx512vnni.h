@@ -227,3 +227,5 @@ static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
 }
 
 }  // namespace pyllamacpp::cpu::avx512vnni
+
+#include "cpu/simd/plain_sums.h"

@@ -22,3 +22,5 @@ static inline Y yscaled_signed(Y acc, X w, X a, X s) {
 static inline Y yscaled(Y acc, X w, X a, X s) { return yscaled_signed(acc, w, a, s); }
 
 }  // namespace pyllamacpp::cpu::neon_dotprod
+
+#include "cpu/simd/plain_sums.h"

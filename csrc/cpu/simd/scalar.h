@@ -250,3 +250,5 @@ static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
 #undef PYL_EACH_BYTE
 
 }  // namespace pyllamacpp::cpu::scalar
+
+#include "cpu/simd/plain_sums.h"
