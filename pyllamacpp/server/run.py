@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..errors import FileError
 from .app import create_app
 from .exchange import too_slow
+from .failure import ApiError
 from .settings import Settings
 
 _HEAD_TIMEOUT = 15.0  # seconds for the head of a request, at most
@@ -41,6 +43,13 @@ class _Protocol(H11Protocol):
         """Stops it once there is a whole head."""
         super().data_received(data)
         self._watch()
+
+    def eof_received(self) -> None:
+        """Refuses what its client ended too early; one that waits for an answer has gone."""
+        is_in_body = self._is_answering and self.cycle.more_body
+        is_in_head = not self._is_answering and bool(self.conn.trailing_data[0])
+        if is_in_head or (is_in_body and not self.cycle.response_started):
+            self._refuse(ApiError(400, "the request ended before it was whole", closes=True))
 
     def on_response_complete(self) -> None:
         """Starts the clock of the next request; a body that goes on is none."""
@@ -71,11 +80,15 @@ class _Protocol(H11Protocol):
             return
         is_in_body = self.cycle is not None and self.cycle.more_body  # of an answered request
         if not is_in_body and self.conn.trailing_data[0]:
-            error = too_slow()
-            body = json.dumps(error.body()).encode()
-            head = f"HTTP/1.1 {error.status} Request Timeout\r\nContent-Type: application/json\r\n"
-            head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            self.transport.write(head.encode() + body)
+            self._refuse(too_slow())
+        self.transport.close()
+
+    def _refuse(self, error: ApiError) -> None:
+        body = json.dumps(error.body()).encode()
+        status = f"{error.status} {HTTPStatus(error.status).phrase}"
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
         self.transport.close()
 
     def _close_drained(self) -> None:

@@ -133,6 +133,21 @@ def test_what_arrives_too_slowly(
                 sender.join()
 
 
+@pytest.mark.parametrize("part", [SLOW_HEAD, SLOW_BODY])
+def test_a_request_that_ends_too_early(address, part: bytes) -> None:
+    """Its client has closed its half of the connection, and can still read."""
+    url = urlsplit(address)
+    named = part.replace(b"Host: x", b"Host: x\r\nAuthorization: Bearer a-secret")
+    with socket.create_connection((url.hostname, url.port), timeout=60) as link:
+        link.sendall(named)
+        link.shutdown(socket.SHUT_WR)
+        with link.makefile("rb") as stream:
+            found = stream.read()
+    assert found.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"the request ended before it was whole" in found
+    assert post(address, "/v1/completions", b'{"prompt": "Once", "max_tokens": 1}')[0] == 200
+
+
 def test_the_deadline(start_server, default_model, tmp_path) -> None:
     config = configured(tmp_path, "deadline = 2.0\n")
     with start_server("-m", str(default_model), "-c", "8192", *config) as (address, _):
