@@ -15,9 +15,9 @@ from .errors import (
     ContextFullError,
     FormatError,
     InvalidArgumentError,
-    OutOfMemoryError,
     UnsupportedError,
 )
+from .loading import require_room
 from .log import logger
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ LLAMA_POOLING_TYPE_RANK = 4  # a score by a classifier's head: not supported
 _POOLINGS = range(LLAMA_POOLING_TYPE_NONE, LLAMA_POOLING_TYPE_LAST + 1)
 
 # Texts of one evaluation.
-_MOST_TEXTS = 64
+MOST_TEXTS = 64
 
 Text = str | Sequence[int]
 """A text, or its token ids as they are."""
@@ -357,25 +357,24 @@ class Embedder:
 
     def _open(self, n_tokens: int) -> _core.Context:
         """The context, with memory for n_tokens; more of it is touched only as texts fill it."""
+        shape = {"n_batch": self._n_batch, **self._shape}
         if n_tokens > self._has_room_for:
-            plan = _core.plan_memory(
-                self.model.path, n_ctx=n_tokens, n_batch=self._n_batch, **self._shape
-            )
-            needed = plan.kv + plan.scratch
-            if needed > plan.available:
-                raise OutOfMemoryError(
-                    f"{n_tokens} tokens of texts need {needed / 2**30:.2f} GiB of memory and "
-                    f"{plan.available / 2**30:.2f} GiB are available"
-                )
+            plan = _core.plan_context(self.model, n_ctx=n_tokens, **shape)
+            require_room(f"{n_tokens} tokens of texts need", plan.own, plan.available)
             self._has_room_for = n_tokens
         if self._context is None:
+            # A GPU's memory is taken at once.
+            whole = {"n_ctx": self.n_ctx, "max_sequences": MOST_TEXTS, **shape}
+            plan = _core.plan_context(self.model, **whole)
+            needer = f"texts of up to {self.n_ctx} tokens need"
+            require_room(needer, plan.gpu, plan.gpu_available, "the GPU's memory")
             self._context = _core.Context(
                 self.model,
                 n_ctx=self.n_ctx,
                 n_batch=self._n_batch,
                 n_threads=self._n_threads,
                 n_threads_batch=self._n_threads,
-                max_sequences=_MOST_TEXTS,
+                max_sequences=MOST_TEXTS,
                 **self._shape,
             )
         return self._context
@@ -386,7 +385,7 @@ def _groups(texts: list[list[int]], n_batch: int) -> Iterator[list[list[int]]]:
     group: list[list[int]] = []
     n_tokens = 0
     for text in texts:
-        if group and (n_tokens + len(text) > n_batch or len(group) == _MOST_TEXTS):
+        if group and (n_tokens + len(text) > n_batch or len(group) == MOST_TEXTS):
             yield group
             group, n_tokens = [], 0
         group.append(text)

@@ -31,6 +31,7 @@ def load(
     repack: Repack = "auto",
     shrink: bool = False,
     n_parallel: int = 1,
+    max_sequences: int | None = None,
     rope: _core.RopeOverrides | None = None,
     overrides: MetaOverrides | None = None,
     n_gpu_layers: GpuLayers = 0,
@@ -43,6 +44,7 @@ def load(
 
     n_ctx: 0 is the model's own. shrink: take the largest context that fits instead of refusing.
     n_parallel: how many texts of n_ctx tokens the cache has room for at a time.
+    max_sequences: of the context; None: as many as serve n_parallel texts well.
     rope: settings in place of the file's. overrides: metadata in place of the file's.
     n_gpu_layers: as many of them as fit; `warn` is told if that is fewer, except for "auto".
     main_gpu: number of the GPU, unless PYLLAMACPP_DEVICE names one.
@@ -59,6 +61,7 @@ def load(
         "type_k": type_k,
         "type_v": type_v,
         "n_parallel": n_parallel,
+        "max_sequences": max_sequences or MOST_SEQUENCES * n_parallel,
         "rope": _core.RopeOverrides() if rope is None else rope,
     }
     wanted = -1 if n_gpu_layers == "auto" else n_gpu_layers
@@ -118,11 +121,12 @@ def _load(
         repack=plan.repack,
         n_threads=shape["n_threads"],
         n_gpu_layers=plan.gpu.n_layers,
+        n_cpu_ffn=plan.gpu.n_cpu_ffn,
         main_gpu=main_gpu,
         progress=progress,
         overrides=overrides,
     )
-    return model, _context(model, plan.n_ctx, shape)
+    return model, _core.Context(model, n_ctx=plan.n_ctx, **shape)
 
 
 def _warn_of_fewer(
@@ -134,7 +138,7 @@ def _warn_of_fewer(
 ) -> None:
     most = model.config.n_layers + 1
     wanted = most if asked < 0 else min(asked, most)
-    if model.n_gpu_layers == wanted:
+    if model.n_gpu_layers == wanted and not model.n_cpu_ffn:
         return
     if plan.gpu.obstacle:
         reason = plan.gpu.obstacle
@@ -143,36 +147,39 @@ def _warn_of_fewer(
         chosen = _core.chosen_gpu(gpus, main_gpu)
         name = gpus[chosen].name if chosen is not None else "the GPU"
         reason = f"{name} has no memory for more"
-    warn(
-        f"n_gpu_layers={asked}: {model.n_gpu_layers} of the {most} layers (the head is one) run on "
-        f"the GPU, the others on the CPU: {reason}"
-    )
+    warn(f"n_gpu_layers={asked}: {placement(model)}, the rest on the CPU: {reason}")
+
+
+def placement(model: _core.Model) -> str:
+    """How much of a model runs on the GPU, in words."""
+    words = f"{model.n_gpu_layers} of the {model.config.n_layers + 1} layers (the head is one)"
+    if model.n_cpu_ffn:
+        words += f", {model.n_cpu_ffn} of them without their feed-forward part,"
+    return words + " run on the GPU"
 
 
 def add_context(
     model: _core.Model,
-    path: str,
     *,
     n_ctx: int = 0,
-    overrides: MetaOverrides | None = None,
     **shape: Any,
 ) -> _core.Context:
     """Another context of a model that is loaded; the arguments are those of `load`.
 
     Raises OutOfMemoryError when its keys and values and working memory do not fit.
     """
-    plan = _core.plan_memory(
-        path, n_ctx=n_ctx, repack="never", overrides=dict(overrides or {}), **shape
-    )
-    wanted = plan.kv + plan.scratch
-    if wanted > plan.available:
+    shape["max_sequences"] = MOST_SEQUENCES * shape["n_parallel"]
+    plan = _core.plan_context(model, n_ctx=n_ctx, **shape)
+    needer = f"a context of {plan.n_ctx} tokens needs"
+    require_room(needer, plan.own, plan.available)
+    require_room(needer, plan.gpu, plan.gpu_available, "the GPU's memory")
+    return _core.Context(model, n_ctx=plan.n_ctx, **shape)
+
+
+def require_room(needer: str, n_bytes: int, available: int, where: str = "memory") -> None:
+    """Raises OutOfMemoryError unless so many bytes are available. needer: "... needs"."""
+    if n_bytes > available:
         raise OutOfMemoryError(
-            f"a context of {plan.n_ctx} tokens needs {wanted / 2**30:.2f} GiB of memory and "
-            f"{plan.available / 2**30:.2f} GiB are available"
+            f"{needer} {n_bytes / 2**30:.2f} GiB of {where} and {available / 2**30:.2f} GiB are "
+            "available"
         )
-    return _context(model, plan.n_ctx, shape)
-
-
-def _context(model: _core.Model, n_ctx: int, shape: dict[str, Any]) -> _core.Context:
-    n_sequences = MOST_SEQUENCES * shape["n_parallel"]
-    return _core.Context(model, n_ctx=n_ctx, max_sequences=n_sequences, **shape)

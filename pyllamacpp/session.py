@@ -316,7 +316,7 @@ class Session:
         check_load_arguments(arguments)
         other = object.__new__(type(self))
         other._set_up(arguments)
-        context = add_context(model, self.model_path, overrides=self._overrides(), **other._shape())
+        context = add_context(model, **other._shape())
         other._model = model
         other._engine = Engine(model, context, logits_all=arguments["logits_all"])
         other._embedder = other._make_embedder(model)

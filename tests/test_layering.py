@@ -38,7 +38,7 @@ PACKAGE = {
     "chat": ("_core", "log"),
     "llama_chat_format": ("chat",),
     "loading": ("_core", "log"),
-    "embedding": ("_core", "log"),
+    "embedding": ("loading",),
     "system": ("_core",),
     "processors": ("params",),
     "stream": ("_core", "params"),

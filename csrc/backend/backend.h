@@ -127,6 +127,7 @@ struct StreamShape {
   int32_t max_rows;
   int32_t n_threads;        // for batches of one row
   int32_t n_threads_batch;  // for larger ones
+  int64_t max_pages;        // of all sequences of a batch together; shared ones count for each
   AttentionShape attention;
 };
 
@@ -167,11 +168,18 @@ class Backend {
   // Bytes of memory of its own that load_matrix, make_kv and make_stream take for these shapes; a
   // matrix that is used as it lies in the file takes none.
   virtual size_t matrix_bytes(DType type, int64_t rows, int64_t cols) const = 0;
+  virtual size_t vector_bytes(int64_t cols) const = 0;
   virtual size_t kv_bytes(const KvShape& shape) const = 0;
   virtual size_t stream_bytes(const StreamShape& shape) const = 0;
+  // What the next loads take in all, so that it can be allocated at once.
+  virtual void expect(size_t n_bytes) = 0;
   // A table whose rows are looked up (the embedding); it may refer to `source.data` for good.
   virtual std::unique_ptr<Weight> load_table(const WeightSource& source) = 0;
   virtual std::unique_ptr<Weight> load_vector(const WeightSource& source) = 0;  // float32 [cols]
+  // Of a device's own memory: what this backend's weights, caches and streams hold now, and what it
+  // could still give. 0 on the CPU, whose memory is the system's.
+  virtual uint64_t device_bytes() const = 0;
+  virtual uint64_t device_bytes_free() const = 0;
   // No more weights come: what only loading needed may go.
   virtual void finish_loading() = 0;
   virtual std::unique_ptr<KvLayer> make_kv(const KvShape& shape) = 0;

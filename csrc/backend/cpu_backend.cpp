@@ -38,6 +38,8 @@ class CpuBackend final : public Backend {
     return packs ? k->packed_bytes(rows, cols) : 0;
   }
 
+  size_t vector_bytes(int64_t cols) const override { return size_t(cols) * sizeof(float); }
+
   size_t kv_bytes(const KvShape& shape) const override {
     size_t page = 0;
     for (const DType type : {shape.type_k, shape.type_v})
@@ -63,6 +65,11 @@ class CpuBackend final : public Backend {
                source.cols);
     return weight;
   }
+
+  void expect(size_t) override {}  // memory that is not written yet costs nothing
+
+  uint64_t device_bytes() const override { return 0; }
+  uint64_t device_bytes_free() const override { return 0; }
 
   void finish_loading() override { pool_.reset(); }
 

@@ -10,8 +10,21 @@ namespace py = pybind11;
 namespace pyllamacpp {
 
 void register_memory_plan(py::module_& m) {
+  py::class_<PartPlan>(m, "PartPlan", "What a part of a model takes where it runs, in bytes.")
+      .def_readonly("on_gpu", &PartPlan::on_gpu)
+      .def_readonly("weights", &PartPlan::weights)
+      .def_readonly("kv", &PartPlan::kv, "keys and values of n_ctx tokens");
+  py::class_<ContextPlan>(m, "ContextPlan", "What one more context takes, in bytes.")
+      .def_readonly("own", &ContextPlan::own)
+      .def_readonly("available", &ContextPlan::available)
+      .def_readonly("gpu", &ContextPlan::gpu, "of the GPU's memory")
+      .def_readonly("gpu_available", &ContextPlan::gpu_available)
+      .def_property_readonly("n_ctx", [](const ContextPlan& p) { return p.context.n_ctx; });
   py::class_<GpuPlan>(m, "GpuPlan", "What of a model runs on the GPU, in bytes of its memory.")
       .def_readonly("n_layers", &GpuPlan::n_layers, "from the end; the head is one")
+      .def_readonly(
+          "n_cpu_ffn", &GpuPlan::n_cpu_ffn,
+          "how many of these, from the first on, leave their feed-forward part to the CPU")
       .def_readonly("weights", &GpuPlan::weights)
       .def_readonly("kv", &GpuPlan::kv)
       .def_readonly("scratch", &GpuPlan::scratch)
@@ -24,6 +37,8 @@ void register_memory_plan(py::module_& m) {
       .def_readonly("packed", &MemoryPlan::packed, "weights in memory of our own")
       .def_readonly("kv", &MemoryPlan::kv, "keys and values of n_ctx tokens, on the CPU")
       .def_readonly("gpu", &MemoryPlan::gpu, "what runs on the GPU, in no other figure")
+      .def_readonly("parts", &MemoryPlan::parts,
+                    "attention and feed-forward part of each layer in turn, then the head")
       .def_readonly("scratch", &MemoryPlan::scratch, "one batch, and the logits of a token")
       .def_readonly("adapters", &MemoryPlan::adapters, "LoRA adapters, as the caller said")
       .def_readonly("available", &MemoryPlan::available, "what this process may still take")
@@ -42,8 +57,9 @@ void register_memory_plan(py::module_& m) {
          int32_t n_threads_batch, const std::string& type_k, const std::string& type_v,
          const std::string& repack, uint64_t available, int32_t n_parallel,
          const RopeOverrides& rope, const py::dict& overrides, int32_t n_gpu_layers,
-         size_t main_gpu, uint64_t gpu_available, uint64_t adapters) {
+         size_t main_gpu, uint64_t gpu_available, uint64_t adapters, int32_t max_sequences) {
         ContextParams params;
+        params.max_sequences = max_sequences;
         params.rope = rope;
         params.n_parallel = n_parallel;
         params.n_ctx = n_ctx;
@@ -62,9 +78,29 @@ void register_memory_plan(py::module_& m) {
       py::arg("type_v") = "f16", py::arg("repack") = "auto", py::arg("available") = 0,
       py::arg("n_parallel") = 1, py::arg("rope") = RopeOverrides(),
       py::arg("overrides") = py::dict(), py::arg("n_gpu_layers") = 0, py::arg("main_gpu") = 0,
-      py::arg("gpu_available") = 0, py::arg("adapters") = 0,
+      py::arg("gpu_available") = 0, py::arg("adapters") = 0, py::arg("max_sequences") = 1,
       "The plan from the file's header alone; available=0 is what this process may take now, "
       "gpu_available=0 what the GPU says is free; adapters: bytes of the LoRA adapters to come.");
+  m.def(
+      "plan_context",
+      [](const Model& model, int32_t n_ctx, int32_t n_batch, int32_t n_threads,
+         int32_t n_threads_batch, int32_t max_sequences, const std::string& type_k,
+         const std::string& type_v, int32_t n_parallel, const RopeOverrides& rope) {
+        return plan_context(model, {.n_ctx = n_ctx,
+                                    .n_batch = n_batch,
+                                    .n_threads = n_threads,
+                                    .n_threads_batch = n_threads_batch,
+                                    .max_sequences = max_sequences,
+                                    .type_k = kv_type_named("type_k", type_k),
+                                    .type_v = kv_type_named("type_v", type_v),
+                                    .n_parallel = n_parallel,
+                                    .rope = rope});
+      },
+      py::arg("model"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
+      py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1,
+      py::arg("type_k") = "f16", py::arg("type_v") = "f16", py::arg("n_parallel") = 0,
+      py::arg("rope") = RopeOverrides(),
+      "What another context of a loaded model takes; the arguments are those of Context.");
   m.def("require_fit", &require_fit, py::arg("path"), py::arg("plan"),
         "Raises OutOfMemoryError that says what would fit unless the plan fits.");
   m.def("available_memory", &available_memory, py::arg("root") = "",

@@ -32,10 +32,11 @@ void register_model(py::module_& m) {
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A GGUF file, ready to run.")
       .def(py::init([](const std::string& path, bool vocab_only, const std::string& repack,
-                       int32_t n_threads, int32_t n_gpu_layers, size_t main_gpu,
+                       int32_t n_threads, int32_t n_gpu_layers, int32_t n_cpu_ffn, size_t main_gpu,
                        const py::object& progress, const py::dict& overrides) {
-             ModelParams params{vocab_only, repack_named(repack),   n_threads, n_gpu_layers,
-                                main_gpu,   overrides_of(overrides)};
+             ModelParams params{
+                 vocab_only, repack_named(repack),   n_threads, n_gpu_layers, n_cpu_ffn,
+                 main_gpu,   overrides_of(overrides)};
              if (!progress.is_none())
                params.progress = [&progress](double share) {
                  const py::gil_scoped_acquire gil;
@@ -47,7 +48,7 @@ void register_model(py::module_& m) {
            }),
            py::arg("path"), py::kw_only(), py::arg("vocab_only") = false,
            py::arg("repack") = "auto", py::arg("n_threads") = 0, py::arg("n_gpu_layers") = 0,
-           py::arg("main_gpu") = 0, py::arg("progress") = py::none(),
+           py::arg("n_cpu_ffn") = 0, py::arg("main_gpu") = 0, py::arg("progress") = py::none(),
            py::arg("overrides") = py::dict())
       .def_property_readonly("path", [](const Model& m) { return to_str(m.file().name()); })
       .def_property_readonly("metadata", [](const Model& m) { return metadata_dict(m.file()); })
@@ -59,6 +60,15 @@ void register_model(py::module_& m) {
       .def_property_readonly(
           "n_gpu_layers", [](const Model& m) { return m.config().n_layers + 1 - m.n_cpu_layers(); },
           "how many run on the GPU, counted from the end; the head is one")
+      .def_property_readonly("n_cpu_ffn", &Model::n_cpu_ffn,
+                             "how many of these leave their feed-forward part to the CPU")
+      .def_property_readonly(
+          "gpu_bytes", [](const Model& m) { return m.gpu() ? m.gpu()->device_bytes() : 0; },
+          "of the GPU's memory, what the model and its contexts hold")
+      .def_property_readonly(
+          "gpu_bytes_free",
+          [](const Model& m) { return m.gpu() ? m.gpu()->device_bytes_free() : 0; },
+          "of the GPU's memory, what it could still give")
       .def_property_readonly("repack", [](const Model& m) { return repack_name(m.repack()); })
       .def(
           "identity", [](const Model& m) { return py::bytes(m.files().identity()); },

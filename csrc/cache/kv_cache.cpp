@@ -67,8 +67,13 @@ void KvCache::append(int32_t sequence, int32_t n) {
   };
   if (copy) {
     const int32_t page = take();
-    for (size_t i = 0; i < layers_.size(); ++i)
-      backends_[i]->copy_page(*layers_[i], s.pages.back(), page);
+    try {
+      for (size_t i = 0; i < layers_.size(); ++i)
+        backends_[i]->copy_page(*layers_[i], s.pages.back(), page);
+    } catch (...) {  // a device may fail
+      release(page);
+      throw;
+    }
     release(s.pages.back());
     s.pages.back() = page;
   }

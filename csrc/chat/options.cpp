@@ -14,6 +14,9 @@ Chats with a model in the terminal or, with -p, completes one text. Runs without
   -p, --prompt TEXT    complete TEXT, print what follows and exit; with --format: answer TEXT
   -n N                 at most N tokens per answer (default: until it ends)
   -t, --threads N      threads (default: the physical cores this process may use)
+  -ngl, --n-gpu-layers N
+                       layers on the GPU, counted from the end, as many as fit; -1 or
+                       auto: all (default 0)
   -c, --ctx N          context in tokens (default: the least of the file's own, 4096
                        and what fits into memory)
       --temp X         temperature, 0 for greedy (default 0.8)
@@ -76,6 +79,11 @@ Options parse_options(const std::vector<std::string>& args) {
       if (i + 1 == args.size()) throw UsageError{name + " needs a value"};
       return args[++i];
     };
+    const auto next_is = [&](const char* text) {
+      const bool is_it = i + 1 < args.size() && args[i + 1] == text;
+      if (is_it) ++i;
+      return is_it;
+    };
     const auto integer = [&](int32_t least, int32_t most) {
       return number<int32_t>(name, value(), least, most);
     };
@@ -91,6 +99,8 @@ Options parse_options(const std::vector<std::string>& args) {
       o.n_tokens = integer(-1, kMost);
     else if (is("-t", "--threads"))
       o.n_threads = integer(1, 512);
+    else if (is("-ngl", "--n-gpu-layers"))
+      o.n_gpu_layers = next_is("auto") ? -1 : integer(-1, kMost);
     else if (is("-c", "--ctx"))
       o.n_ctx = integer(1, 1 << 30);
     else if (name == "--temp")

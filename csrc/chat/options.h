@@ -18,6 +18,7 @@ struct Options {
   int32_t n_tokens = -1;              // -n: the most per answer; < 0: no limit
   int32_t n_ctx = 0;                  // 0: the least of the file's own and 4096
   int32_t n_threads = 0;
+  int32_t n_gpu_layers = 0;  // as ModelParams has it, or what fits of it
   bool seed_given = false;
   FullContext when_full = FullContext::stop;
   std::string resume;  // name of a saved conversation; may be empty

@@ -22,19 +22,22 @@ void forward(const Model& model, Steps& steps, KvCache& cache, const BatchView& 
   Stream* stream = steps.streams[0];
   stream->begin(batch);
   stream->embed(model.embedding());
-  for (int32_t i = 0; i <= n_layers; ++i) {
-    if (Stream* next = steps.streams[size_t(i)]; next != stream) {
-      cross(*stream, *next, batch, model.config().dim, steps.rows);
-      stream = next;
-    }
-    if (i == n_layers) break;
+  const auto step = [&](int32_t i) {
+    Stream* next = steps.streams[size_t(i)];
+    if (next != stream) cross(*stream, *next, batch, model.config().dim, steps.rows);
+    stream = next;
+  };
+  for (int32_t i = 0; i < n_layers; ++i) {
     if (cancelled(context)) fail(ErrorKind::cancelled, "the evaluation was cancelled");
     const LayerWeights& layer = model.layers()[size_t(i)];
+    step(2 * i);
     stream->project_qkv(layer, cache.layer(i));
     stream->attend(cache.layer(i));
     stream->project_attended(layer);
+    step(2 * i + 1);
     stream->feed_forward(layer);
   }
+  step(2 * n_layers);
   if (result == Result::hidden)
     stream->hidden(model.output_norm(), results);
   else

@@ -12,9 +12,9 @@ namespace pyllamacpp {
 // Asked before every layer; true stops with Error(cancelled).
 using Cancelled = bool (*)(void* context);
 
-// The stream that runs each layer and, last, the head; they change at most once on the way.
+// The streams that run each layer's attention and feed-forward part in turn and, last, the head.
 struct Steps {
-  std::vector<Stream*> streams;  // [n_layers + 1]
+  std::vector<Stream*> streams;  // [2 * n_layers + 1]
   std::vector<float> rows;       // what crosses from one stream to the next
 };
 

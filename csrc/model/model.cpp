@@ -20,6 +20,18 @@ class Loader {
   // For what follows.
   void use(Backend& backend) { backend_ = &backend; }
 
+  // For what follows: the tensors whose names begin so.
+  void use(Backend& backend, const std::string& prefix) {
+    use(backend);
+    size_t n_bytes = 0;
+    for (const TensorInfo& t : files_.tensors())
+      if (t.name.starts_with(prefix))
+        n_bytes += t.shape.size() == 1
+                       ? backend.vector_bytes(int64_t(t.shape[0]))
+                       : backend.matrix_bytes(t.type, int64_t(t.n_rows()), int64_t(t.shape[0]));
+    backend.expect(n_bytes);
+  }
+
   bool has(const std::string& name) const { return files_.find_tensor(name) != nullptr; }
 
   std::unique_ptr<Weight> matrix(const std::string& name, int64_t rows, int64_t cols) {
@@ -87,6 +99,7 @@ Model::Model(const std::string& path, const ModelParams& params)
   const int32_t n_parts = config_.n_layers + 1;
   const int32_t n_gpu = params.n_gpu_layers < 0 ? n_parts : params.n_gpu_layers;
   n_cpu_layers_ = std::max(0, n_parts - n_gpu);
+  n_cpu_ffn_ = std::clamp(params.n_cpu_ffn, 0, std::max(0, config_.n_layers - n_cpu_layers_));
   cpu_ = make_cpu_backend(params.repack, params.n_threads);
   if (n_gpu > 0) gpu_ = make_vulkan_backend(params.main_gpu);
   load_weights(params.progress);
@@ -106,7 +119,7 @@ void Model::load_weights(const std::function<bool(double)>& progress) {
   for (int32_t i = 0; i < c.n_layers; ++i) {
     report(i);
     const std::string prefix = "blk." + std::to_string(i) + ".";
-    load.use(backend(i));
+    load.use(backend(i), prefix + "attn_");
     LayerWeights layer;
     layer.index = i;
     layer.attention_norm = load.vector(prefix + "attn_norm.weight", c.dim);
@@ -119,6 +132,7 @@ void Model::load_weights(const std::function<bool(double)>& progress) {
     layer.q_norm = load.optional_vector(prefix + "attn_q_norm.weight", c.head_dim);
     layer.k_norm = load.optional_vector(prefix + "attn_k_norm.weight", c.head_dim);
     layer.attention_out = load.matrix(prefix + "attn_output.weight", c.dim, q_dim);
+    load.use(ffn_backend(i), prefix + "ffn_");
     layer.ffn_norm = load.vector(prefix + "ffn_norm.weight", c.dim);
     layer.gate = load.matrix(prefix + "ffn_gate.weight", c.n_ff, c.dim);
     layer.up = load.matrix(prefix + "ffn_up.weight", c.n_ff, c.dim);
@@ -126,10 +140,11 @@ void Model::load_weights(const std::function<bool(double)>& progress) {
     layers_.push_back(std::move(layer));
   }
   report(c.n_layers);
-  load.use(backend(c.n_layers));
+  load.use(backend(c.n_layers), "output_norm.");
   output_norm_ = load.vector("output_norm.weight", c.dim);
   // Tied embeddings: the table serves as the output matrix.
   const char* output = load.has("output.weight") ? "output.weight" : "token_embd.weight";
+  load.use(backend(c.n_layers), output);
   output_ = load.matrix(output, c.n_vocab, c.dim);
   load.finish();
   cpu_->finish_loading();

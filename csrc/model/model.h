@@ -20,6 +20,8 @@ struct ModelParams {
   // How many of the layers run on the GPU, counted from the end, where the head (the output matrix)
   // is one; negative: all.
   int32_t n_gpu_layers = 0;
+  // How many of these, from the first on, leave their feed-forward part to the CPU.
+  int32_t n_cpu_ffn = 0;
   size_t main_gpu = 0;           // see chosen_gpu()
   MetaOverrides overrides = {};  // of the file's metadata
   // Told the share of the weights that is loaded, 0 to 1; false ends loading with Error(cancelled).
@@ -43,8 +45,12 @@ class Model {
 
   // The rest is absent with vocab_only.
   int32_t n_cpu_layers() const { return n_cpu_layers_; }
-  // Of layer i, or of the head for i = n_layers.
+  int32_t n_cpu_ffn() const { return n_cpu_ffn_; }
+  // Of layer i's attention, keys and values, or of the head for i = n_layers.
   Backend& backend(int32_t i) const { return i < n_cpu_layers_ ? *cpu_ : *gpu_; }
+  // Of layer i's feed-forward part.
+  Backend& ffn_backend(int32_t i) const { return backend(i - n_cpu_ffn_); }
+  const Backend* gpu() const { return gpu_.get(); }        // null: all of it runs on the CPU
   const Weight& embedding() const { return *embedding_; }  // [n_vocab][dim]
   const std::vector<LayerWeights>& layers() const { return layers_; }
   const Weight& output_norm() const { return *output_norm_; }  // [dim]
@@ -59,6 +65,7 @@ class Model {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Backend> cpu_, gpu_;  // gpu_ where layers run there
   int32_t n_cpu_layers_ = 0;            // the first ones; n_layers + 1: with the head
+  int32_t n_cpu_ffn_ = 0;               // of the layers that follow
   std::unique_ptr<Weight> embedding_, output_norm_, output_;
   std::vector<LayerWeights> layers_;
 };

@@ -73,9 +73,16 @@ int64_t kv_tokens(const ContextParams& p, int32_t page_tokens) {
   return p.n_ctx + int64_t(p.max_sequences - 1) * page_tokens;
 }
 
-StreamShape stream_shape(const ModelConfig& c, const ContextParams& p) {
-  return {
-      c.dim, c.n_ff, c.n_vocab, p.n_batch, p.n_threads, p.n_threads_batch, attention_shape(c, p)};
+StreamShape stream_shape(const ModelConfig& c, const ContextParams& p, int32_t page_tokens) {
+  const int64_t pages = (int64_t(p.n_ctx) + page_tokens - 1) / page_tokens;
+  return {c.dim,
+          c.n_ff,
+          c.n_vocab,
+          p.n_batch,
+          p.n_threads,
+          p.n_threads_batch,
+          pages * std::min(p.n_batch, p.max_sequences),
+          attention_shape(c, p)};
 }
 
 Context::Context(std::shared_ptr<const Model> model, const ContextParams& params)
@@ -89,12 +96,19 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
       tokens_(size_t(params_.max_sequences)),
       adapters_(tokens_.size()),
       applied_(tokens_.size()) {
-  const int32_t n_layers = model_->config().n_layers, n_cpu = model_->n_cpu_layers();
-  const StreamShape shape = stream_shape(model_->config(), params_);
-  if (n_cpu > 0) cpu_stream_ = model_->backend(0).make_stream(shape);
-  if (n_cpu <= n_layers) gpu_stream_ = model_->backend(n_layers).make_stream(shape);
-  for (int32_t i = 0; i <= n_layers; ++i)
-    steps_.streams.push_back(i < n_cpu ? cpu_stream_.get() : gpu_stream_.get());
+  const int32_t n_layers = model_->config().n_layers;
+  const StreamShape shape =
+      stream_shape(model_->config(), params_, model_->backend(0).kv_page_tokens());
+  const auto add_step = [&](Backend& backend) {
+    std::unique_ptr<Stream>& stream = &backend == model_->gpu() ? gpu_stream_ : cpu_stream_;
+    if (!stream) stream = backend.make_stream(shape);
+    steps_.streams.push_back(stream.get());
+  };
+  for (int32_t i = 0; i < n_layers; ++i) {
+    add_step(model_->backend(i));
+    add_step(model_->ffn_backend(i));
+  }
+  add_step(model_->backend(n_layers));
   if (!params_.measure_inputs) return;
   input_squares_ = std::make_unique<InputSquares>(*model_);
   for (Stream* stream : {cpu_stream_.get(), gpu_stream_.get()})

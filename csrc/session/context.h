@@ -43,7 +43,8 @@ ContextParams with_defaults(const ModelConfig& config, const Backend& backend,
                             ContextParams params);
 
 // What a context asks of a backend's stream; the parameters have no zeros left.
-StreamShape stream_shape(const ModelConfig& config, const ContextParams& params);
+StreamShape stream_shape(const ModelConfig& config, const ContextParams& params,
+                         int32_t page_tokens);
 
 enum class WantLogits { none, last, all };
 
@@ -136,9 +137,10 @@ class Context {
   std::shared_ptr<const Model> model_;
   ContextParams params_;
   std::unique_ptr<InputSquares> input_squares_;
-  std::unique_ptr<Stream> cpu_stream_, gpu_stream_;  // where layers run there
-  Steps steps_;
   KvCache cache_;
+  // Where layers run there. They go before the cache does, which a device may still be at.
+  std::unique_ptr<Stream> cpu_stream_, gpu_stream_;
+  Steps steps_;
   Batch batch_;
   std::vector<std::vector<int32_t>> tokens_;          // per sequence, what the cache holds
   std::vector<std::vector<AdapterUse>> adapters_;     // per sequence

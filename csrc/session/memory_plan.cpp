@@ -16,35 +16,60 @@ namespace pyllamacpp {
 
 namespace {
 
+// Of one layer, on every backend.
+KvShape kv_shape(const ModelConfig& config, const ContextParams& params, int32_t page_tokens) {
+  const int64_t n_pages = (kv_tokens(params, page_tokens) + page_tokens - 1) / page_tokens;
+  return {n_pages, config.n_kv_heads, config.head_dim, params.type_k, params.type_v};
+}
+
 // Reads only the header: what Context allocates follows from it.
 class Planner {
  public:
   Planner(const std::string& path, const ContextParams& params, const MetaOverrides& overrides,
           uint64_t adapters)
       : files_(GgufSet::open(path, overrides)), config_(read_config(files_)), adapters_(adapters) {
-    if (const TensorInfo* table = files_.find_tensor("token_embd.weight"))
-      config_.n_vocab = int32_t(table->n_rows());
-    params_ = with_defaults(config_, *make_cpu_backend(Repack::never, 1), params);
+    const TensorInfo* table = files_.find_tensor("token_embd.weight");
+    if (table) config_.n_vocab = int32_t(table->n_rows());
+    tied_ = !files_.find_tensor("output.weight");
+    const auto backend = make_cpu_backend(Repack::never, 1);
+    params_ = with_defaults(config_, *backend, params);
+    shape_ = stream_shape(config_, params_, backend->kv_page_tokens());
+    kv_ = kv_shape(config_, params_, backend->kv_page_tokens());
   }
 
-  // The most of the layers asked for that fit into `available` bytes of a GPU.
+  // What fits into `available` bytes of a GPU of the last n_layers, so that the CPU reads least.
   GpuPlan fit_gpu(int32_t n_layers, uint64_t available) const {
-    const int32_t n_parts = config_.n_layers + 1;
     if (!vulkan_supports_kv(params_.type_k, config_.head_dim) ||
         !vulkan_supports_kv(params_.type_v, config_.head_dim))
       return {.available = available,
               .obstacle =
                   "the GPU holds keys and values as f16, or as q8_0 or q4_0 of heads of "
                   "multiples of 32 values, of heads of up to 256 values"};
-    for (int32_t n = n_layers < 0 ? n_parts : std::min(n_layers, n_parts); n > 0; --n) {
-      const GpuPlan plan = gpu_plan(n, available);
-      if (plan.total() <= plan.usable()) return plan;
-    }
-    return {.available = available};
+    const int32_t n_parts = config_.n_layers + 1;
+    const int32_t most = n_layers < 0 ? n_parts : std::min(n_layers, n_parts);
+    const std::vector<GpuPart> parts = gpu_parts();
+    GpuPlan best = {.available = available};
+    uint64_t least = UINT64_MAX;
+    for (int32_t n = most; n > 0; --n)
+      for (int32_t n_ffn = 0; n_ffn < n; ++n_ffn) {
+        const GpuPlan plan = gpu_plan(parts, n, n_ffn, available);
+        if (plan.total() > plan.usable()) continue;
+        // What a crossing costs, as bytes that the CPU could read meanwhile: two waits of some 0.1
+        // ms for a token; for a prompt all of its rows cross as well.
+        constexpr uint64_t kCrossing = uint64_t{8} << 20;
+        uint64_t cost = kCrossing * uint64_t(2 * n_ffn + (n < n_parts));
+        for (size_t i = 0; i < parts.size(); ++i)
+          if (!on_gpu(int32_t(i), plan)) cost += parts[i].stored + parts[i].kv;
+        if (cost < least) {
+          best = plan;
+          least = cost;
+        }
+        break;  // with more of them on the CPU it would read more
+      }
+    return best;
   }
 
   MemoryPlan plan(Repack repack, uint64_t available, const GpuPlan& gpu) const {
-    const int32_t n_cpu = config_.n_layers + 1 - gpu.n_layers;
     const auto backend = make_cpu_backend(repack, 1);
     MemoryPlan plan;
     plan.context = params_;
@@ -52,26 +77,35 @@ class Planner {
     plan.repack = repack;
     plan.gpu = gpu;
     plan.adapters = adapters_;
-    plan.kv = uint64_t(std::min(n_cpu, config_.n_layers)) *
-              layer_kv_bytes(*backend, params_.n_ctx, params_.type_k, params_.type_v);
+    plan.parts.resize(size_t(n_halves()));
+    for (int32_t i = 0; i < n_halves(); ++i) {
+      PartPlan& part = plan.parts[size_t(i)];
+      part.on_gpu = on_gpu(i, gpu);
+      if (has_kv(i)) part.kv = part.on_gpu ? vulkan_kv_bytes(kv_) : backend->kv_bytes(kv_);
+      if (!part.on_gpu) plan.kv += part.kv;
+    }
     plan.scratch = uint64_t(config_.n_vocab) * sizeof(float);
-    if (n_cpu > 0) plan.scratch += backend->stream_bytes(stream_shape(config_, params_));
-    const bool tied = !files_.find_tensor("output.weight");
+    if (gpu.n_layers <= config_.n_layers || gpu.n_cpu_ffn > 0)
+      plan.scratch += backend->stream_bytes(shape_);
+    if (gpu.n_layers > 0) plan.scratch += vulkan_stream_host_bytes(shape_);
     uint64_t vectors = 0;
     for (const TensorInfo& t : files_.tensors()) {
+      PartPlan& part = plan.parts[size_t(part_of(t))];
       const bool table = t.name == "token_embd.weight";  // rows are looked up in the file
-      const bool on_gpu = part_of(t) >= n_cpu;
-      if (t.shape.size() == 1) {  // float32 copies
-        if (!on_gpu) vectors += t.n_elements() * sizeof(float);
-        continue;
+      if (table) plan.mapped += t.data.size();
+      if (table && !tied_) continue;
+      const int64_t rows = int64_t(t.n_rows()), cols = int64_t(t.shape[0]);
+      if (part.on_gpu) {
+        part.weights += gpu_bytes(t);
+      } else if (t.shape.size() == 1) {  // float32 copies
+        part.weights += backend->vector_bytes(cols);
+        vectors += backend->vector_bytes(cols);
+      } else {
+        const uint64_t packed = backend->matrix_bytes(t.type, rows, cols);
+        plan.packed += packed;
+        if (packed == 0 && !table) plan.mapped += t.data.size();
+        part.weights += packed > 0 ? packed : t.data.size();
       }
-      if (on_gpu && !table) continue;
-      const uint64_t packed =
-          table && (!tied || on_gpu)
-              ? 0
-              : backend->matrix_bytes(t.type, int64_t(t.n_rows()), int64_t(t.shape[0]));
-      plan.packed += packed;
-      if (packed == 0 || table) plan.mapped += t.data.size();
     }
     plan.packed += vectors;
     const uint64_t least = plan.scratch + vectors + adapters_;
@@ -83,53 +117,73 @@ class Planner {
   }
 
  private:
-  // Which layer's a tensor is; n_layers: the head's, to which a tied table belongs as its matrix.
+  // Of a half of a layer or of the head: bytes on a GPU, and of its weights in the file.
+  struct GpuPart {
+    uint64_t weights = 0, kv = 0, stored = 0;
+  };
+
+  int32_t n_halves() const { return 2 * config_.n_layers + 1; }
+  bool has_kv(int32_t half) const { return half % 2 == 0 && half < 2 * config_.n_layers; }
+  // As Model::backend() and ffn_backend() have it.
+  bool on_gpu(int32_t half, const GpuPlan& gpu) const {
+    return half / 2 - (half % 2 ? gpu.n_cpu_ffn : 0) > config_.n_layers - gpu.n_layers;
+  }
+
+  // Which half of a layer's a tensor is; the head's, to which a tied table belongs as its matrix.
   int32_t part_of(const TensorInfo& t) const {
     constexpr std::string_view kPrefix = "blk.";
-    int32_t layer = config_.n_layers;
-    if (t.name.starts_with(kPrefix))
-      std::from_chars(t.name.data() + kPrefix.size(), t.name.data() + t.name.size(), layer);
-    return layer;
+    if (!t.name.starts_with(kPrefix)) return 2 * config_.n_layers;
+    int32_t layer = 0;
+    const char* end = t.name.data() + t.name.size();
+    const auto [rest, error] = std::from_chars(t.name.data() + kPrefix.size(), end, layer);
+    if (error != std::errc() || layer < 0 || layer >= config_.n_layers)
+      return 2 * config_.n_layers;  // loading refuses it
+    return 2 * layer + std::string_view(rest, size_t(end - rest)).starts_with(".ffn_");
   }
 
-  // Of the last n parts.
-  GpuPlan gpu_plan(int32_t n, uint64_t available) const {
-    GpuPlan plan;
-    plan.n_layers = n;
-    plan.available = available;
-    const bool tied = !files_.find_tensor("output.weight");
+  static uint64_t gpu_bytes(const TensorInfo& t) {
+    return t.shape.size() == 1
+               ? vulkan_vector_bytes(int64_t(t.shape[0]))
+               : vulkan_matrix_bytes(t.type, int64_t(t.n_rows()), int64_t(t.shape[0]));
+  }
+
+  std::vector<GpuPart> gpu_parts() const {
+    std::vector<GpuPart> parts{size_t(n_halves())};
+    for (int32_t i = 0; i < n_halves(); ++i)
+      if (has_kv(i)) parts[size_t(i)].kv = vulkan_kv_bytes(kv_);
     for (const TensorInfo& t : files_.tensors()) {
-      if (part_of(t) <= config_.n_layers - n) continue;
-      if (t.name == "token_embd.weight" && !tied) continue;
-      plan.weights += t.shape.size() == 1
-                          ? t.n_elements() * sizeof(float)
-                          : vulkan_matrix_bytes(t.type, int64_t(t.n_rows()), int64_t(t.shape[0]));
+      if (t.name == "token_embd.weight" && !tied_) continue;
+      GpuPart& part = parts[size_t(part_of(t))];
+      part.weights += gpu_bytes(t);
+      part.stored += t.data.size();
     }
-    const auto backend = make_cpu_backend(Repack::never, 1);  // pages are of one size everywhere
-    plan.kv = uint64_t(n - 1) *
-              vulkan_kv_bytes(kv_shape(*backend, params_.n_ctx, params_.type_k, params_.type_v));
-    plan.scratch = vulkan_stream_bytes(stream_shape(config_, params_));
+    return parts;
+  }
+
+  GpuPlan gpu_plan(const std::vector<GpuPart>& parts, int32_t n, int32_t n_cpu_ffn,
+                   uint64_t available) const {
+    GpuPlan plan = {.n_layers = n, .n_cpu_ffn = n_cpu_ffn, .available = available};
+    for (size_t i = 0; i < parts.size(); ++i)
+      if (on_gpu(int32_t(i), plan)) {
+        plan.weights += parts[i].weights;
+        plan.kv += parts[i].kv;
+      }
+    plan.scratch = vulkan_stream_bytes(shape_);
     return plan;
-  }
-
-  // Of one layer of a context of n_ctx tokens.
-  uint64_t layer_kv_bytes(const Backend& backend, int64_t n_ctx, DType k, DType v) const {
-    return backend.kv_bytes(kv_shape(backend, n_ctx, k, v));
-  }
-
-  KvShape kv_shape(const Backend& backend, int64_t n_ctx, DType k, DType v) const {
-    const int32_t page = backend.kv_page_tokens();
-    ContextParams params = params_;
-    params.n_ctx = int32_t(n_ctx);
-    const int64_t n_pages = (kv_tokens(params, page) + page - 1) / page;
-    return {n_pages, config_.n_kv_heads, config_.head_dim, k, v};
   }
 
   int64_t most_ctx(const Backend& backend, uint64_t bytes, DType k, DType v) const {
     const int64_t page = backend.kv_page_tokens();
+    const auto layer_bytes = [&](int64_t n_ctx) {
+      ContextParams params = params_;
+      params.n_ctx = int32_t(n_ctx);
+      params.type_k = k;
+      params.type_v = v;
+      return backend.kv_bytes(kv_shape(config_, params, int32_t(page)));
+    };
     const uint64_t n_layers = uint64_t(config_.n_layers);
-    const uint64_t first = n_layers * layer_kv_bytes(backend, page, k, v);
-    const uint64_t next = n_layers * layer_kv_bytes(backend, 2 * page, k, v) - first;
+    const uint64_t first = n_layers * layer_bytes(page);
+    const uint64_t next = n_layers * layer_bytes(2 * page) - first;
     if (bytes < first) return 0;
     return int64_t((bytes - first) / std::max<uint64_t>(1, next) + 1) * page;
   }
@@ -137,6 +191,9 @@ class Planner {
   GgufSet files_;
   ModelConfig config_;
   ContextParams params_;
+  StreamShape shape_;
+  KvShape kv_;
+  bool tied_ = false;
   uint64_t adapters_;
 };
 
@@ -168,6 +225,30 @@ MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Rep
   MemoryPlan plan = planner.plan(repack, available, gpu);
   if (repack == Repack::automatic && plan.own() + plan.own() / 10 + plan.mapped > available)
     plan = planner.plan(Repack::never, available, gpu);
+  return plan;
+}
+
+ContextPlan plan_context(const Model& model, const ContextParams& params) {
+  const ModelConfig& config = model.config();
+  const int32_t page_tokens = model.backend(0).kv_page_tokens();
+  ContextPlan plan;
+  plan.context = with_defaults(config, model.backend(config.n_layers),
+                               with_defaults(config, model.backend(0), params));
+  plan.available = available_memory();
+  const KvShape kv = kv_shape(config, plan.context, page_tokens);
+  const StreamShape shape = stream_shape(config, plan.context, page_tokens);
+  plan.own = uint64_t(config.n_vocab) * sizeof(float);
+  bool uses_cpu = false;
+  for (int32_t i = 0; i < config.n_layers; ++i) {
+    const Backend& backend = model.backend(i);
+    (&backend == model.gpu() ? plan.gpu : plan.own) += backend.kv_bytes(kv);
+    uses_cpu |= &model.ffn_backend(i) != model.gpu();
+  }
+  if (uses_cpu || !model.gpu()) plan.own += make_cpu_backend(Repack::never, 1)->stream_bytes(shape);
+  if (!model.gpu()) return plan;
+  plan.gpu += vulkan_stream_bytes(shape);
+  plan.own += vulkan_stream_host_bytes(shape);
+  plan.gpu_available = model.gpu()->device_bytes_free();
   return plan;
 }
 

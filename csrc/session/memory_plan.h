@@ -4,11 +4,19 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "backend/cpu_backend.h"
 #include "session/context.h"
 
 namespace pyllamacpp {
+
+// An attention or feed-forward part of a layer, or the head: what it takes where it runs.
+struct PartPlan {
+  bool on_gpu = false;
+  uint64_t weights = 0;  // bytes in that backend's layout, or in the file's map
+  uint64_t kv = 0;
+};
 
 // The layers to run on a GPU.
 struct GpuRequest {
@@ -19,7 +27,8 @@ struct GpuRequest {
 
 // What of the model runs there, in bytes of the GPU's memory.
 struct GpuPlan {
-  int32_t n_layers = 0;  // counted from the end; the head is one
+  int32_t n_layers = 0;   // counted from the end; the head is one
+  int32_t n_cpu_ffn = 0;  // as ModelParams::n_cpu_ffn
   uint64_t weights = 0, kv = 0, scratch = 0;
   uint64_t available = 0;
   // Why none of the layers asked for can run there, whatever its memory; else empty.
@@ -45,6 +54,9 @@ struct MemoryPlan {
   Repack repack = Repack::never;
   ContextParams context;  // with the defaults filled in
   GpuPlan gpu;            // what it takes is in no other figure
+  // Attention and feed-forward part of each layer in turn, then the head. A table that is looked up
+  // in the file is in none of them.
+  std::vector<PartPlan> parts;
   // The largest contexts that fit without a GPU, beside weights that are mapped: with these types
   // of keys and values, and with q8_0 for both (0 where heads do not allow it).
   int64_t most_ctx = 0;
@@ -57,12 +69,21 @@ struct MemoryPlan {
 };
 
 // Repack::automatic packs where weights, context and a tenth more fit into what is available.
-// available: 0 is what this process may take now. On the GPU run as many of the layers asked for
-// as fit there. overrides: of the file's metadata. adapters: bytes of the LoRA adapters that come
-// beside it. Throws Error as loading the file would.
+// available: 0 is what this process may take now. On the GPU runs what fits of the layers asked
+// for, so placed that as little as possible is read by the CPU for a token: a layer that does not
+// fit whole may leave its feed-forward part to the CPU. overrides: of the file's metadata.
+// adapters: bytes of the LoRA adapters that come beside it. Throws Error as loading the file would.
 MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Repack repack,
                        uint64_t available = 0, const GpuRequest& gpu = {},
                        const MetaOverrides& overrides = {}, uint64_t adapters = 0);
+
+// What one more context of a loaded model takes, in bytes.
+struct ContextPlan {
+  ContextParams context;  // with the defaults filled in
+  uint64_t own = 0, available = 0;
+  uint64_t gpu = 0, gpu_available = 0;  // of the GPU's memory
+};
+ContextPlan plan_context(const Model& model, const ContextParams& params);
 
 // Throws Error(memory) that says what would fit unless the plan fits.
 void require_fit(const std::string& path, const MemoryPlan& plan);

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import _core
-from ..loading import Repack
+from ..loading import GpuLayers, Repack
 from .group import ExampleCommand
 from .options import (
     batch_option,
+    gpu_option,
     json_option,
     kv_type_options,
     model_option,
     repack_option,
     threads_option,
 )
-from .runtime import find_model, status
+from .runtime import find_model, open_model, status
 
 if TYPE_CHECKING:
     from ..eval.bench import Result
@@ -80,6 +81,7 @@ def _counts(_context: click.Context, _option: click.Parameter, text: str) -> lis
 @threads_option
 @kv_type_options
 @repack_option
+@gpu_option
 @json_option
 def command(
     model: str | None,
@@ -92,6 +94,7 @@ def command(
     type_k: str,
     type_v: str,
     repack: Repack,
+    n_gpu_layers: GpuLayers,
     as_json: bool,
 ) -> None:
     """Measure tokens per second, and what share of this machine's limits they are.
@@ -100,7 +103,8 @@ def command(
     the tier in use (float32 for float weights and for attention): two operations per weight and
     token, four per value of a head and key that a token sees. Generation (tg; greedy, sampling
     included) is held against reading memory: all weights and the keys and values of the tokens
-    before. A model that fits into the caches can exceed that.
+    before. A model that fits into the caches can exceed that. With layers on a GPU (-ngl) all of
+    the work is still held against the CPU's limits.
 
     --json writes a list of {"test", "tokens_per_s", "share_of_limit", ...}.
     """
@@ -108,14 +112,24 @@ def command(
     if not prompts and not generations:
         raise click.UsageError("Give a prompt or a number of tokens to generate.")
     path = find_model(model)
-    loaded = _core.Model(str(path), n_threads=threads or 0, repack=repack)
+    n_ctx = max(depths) + max(prompts + generations) + 1
+    loaded = open_model(
+        path,
+        threads=threads,
+        repack=repack,
+        n_gpu_layers=n_gpu_layers,
+        n_ctx=n_ctx,
+        n_batch=batch,
+        type_k=type_k,
+        type_v=type_v,
+    )
 
     # numpy is imported with it, after the usage errors.
     from ..eval.bench import Bench, probe_bytes, run
 
     bench = Bench(
         loaded,
-        n_ctx=max(depths) + max(prompts + generations) + 1,
+        n_ctx=n_ctx,
         n_threads=threads or 0,
         probe_bytes=probe_bytes(),
         n_batch=batch,

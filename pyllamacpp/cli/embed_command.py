@@ -17,22 +17,24 @@ from ..embedding import (
     LLAMA_POOLING_TYPE_MEAN,
     LLAMA_POOLING_TYPE_NONE,
     LLAMA_POOLING_TYPE_UNSPECIFIED,
+    MOST_TEXTS,
     Embedder,
     pooling_of,
 )
-from ..loading import Repack
+from ..loading import GpuLayers, Repack
 from .group import ExampleCommand
 from .options import (
     argument_bytes,
     batch_option,
     file_option,
+    gpu_option,
     json_option,
     model_option,
     read_input,
     repack_option,
     threads_option,
 )
-from .runtime import DEFAULT_CTX, find_model, warnings_to_stderr
+from .runtime import DEFAULT_CTX, find_model, open_model, warnings_to_stderr
 
 _POOLINGS = {
     "mean": LLAMA_POOLING_TYPE_MEAN,
@@ -70,6 +72,7 @@ _POOLINGS = {
 @batch_option
 @threads_option
 @repack_option
+@gpu_option
 @json_option
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 def command(
@@ -81,6 +84,7 @@ def command(
     batch: int,
     threads: int | None,
     repack: Repack,
+    n_gpu_layers: GpuLayers,
     as_json: bool,
     texts: tuple[str, ...],
 ) -> None:
@@ -99,10 +103,21 @@ def command(
         inputs = [line for line in read_input(file or "-").splitlines() if line.strip()]
     if not inputs:
         raise click.UsageError("There is no text to embed.")
-    loaded = _core.Model(str(find_model(model)), n_threads=threads or 0, repack=repack)
+    path = find_model(model)
+    n_ctx = ctx or min(_core.plan_memory(str(path)).n_ctx, DEFAULT_CTX)
+    loaded = open_model(
+        path,
+        threads=threads,
+        repack=repack,
+        n_gpu_layers=n_gpu_layers,
+        n_ctx=n_ctx,
+        n_batch=batch,
+        n_parallel=0,
+        max_sequences=MOST_TEXTS,
+    )
     embedder = Embedder(
         loaded,
-        n_ctx=ctx or min(loaded.config.n_ctx_train, DEFAULT_CTX),
+        n_ctx=n_ctx,
         n_batch=batch,
         n_threads=threads or 0,
         pooling_type=_pooling(loaded, pooling),

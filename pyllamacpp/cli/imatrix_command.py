@@ -8,11 +8,17 @@ from pathlib import Path
 
 import click
 
-from .. import _core
-from ..loading import Repack
+from ..loading import GpuLayers, Repack
 from .group import ExampleCommand
-from .options import file_option, model_option, read_input, repack_option, threads_option
-from .runtime import find_model, status
+from .options import (
+    file_option,
+    gpu_option,
+    model_option,
+    read_input,
+    repack_option,
+    threads_option,
+)
+from .runtime import find_model, open_model, status
 
 _LINE_SECONDS = 60.0
 
@@ -46,6 +52,7 @@ _LINE_SECONDS = 60.0
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @threads_option
 @repack_option
+@gpu_option
 def command(
     model: str | None,
     file: str | None,
@@ -54,6 +61,7 @@ def command(
     force: bool,
     threads: int | None,
     repack: Repack,
+    n_gpu_layers: GpuLayers,
 ) -> None:
     """Measure which columns of a model's matrices matter, for `pyllamacpp quantize --imatrix`.
 
@@ -72,7 +80,7 @@ def command(
 
     path = find_model(model)
     refuse_target([path], output, force=force)
-    loaded = _core.Model(str(path), n_threads=threads or 0, repack=repack)
+    loaded = open_model(path, threads=threads, repack=repack, n_gpu_layers=n_gpu_layers, n_ctx=ctx)
     status(f"{path.stem}, windows of {ctx} tokens")
     on_terminal = sys.stderr.isatty()
     began = said = time.monotonic()

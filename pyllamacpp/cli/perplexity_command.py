@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import _core
-from ..loading import Repack
+from ..loading import GpuLayers, Repack
 from .group import ExampleCommand
 from .options import (
     file_option,
+    gpu_option,
     json_option,
     kv_type_options,
     model_option,
@@ -22,7 +22,7 @@ from .options import (
     repack_option,
     threads_option,
 )
-from .runtime import find_model, status
+from .runtime import find_model, open_model, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 @threads_option
 @kv_type_options
 @repack_option
+@gpu_option
 @json_option
 def command(
     model: str | None,
@@ -74,6 +75,7 @@ def command(
     type_k: str,
     type_v: str,
     repack: Repack,
+    n_gpu_layers: GpuLayers,
     as_json: bool,
 ) -> None:
     """Measure how well a model predicts a text; lower is better.
@@ -89,7 +91,15 @@ def command(
         raise click.UsageError("Give either --save-logits or --kl-base, not both.")
     text = read_input(file or "-")
     path = find_model(model)
-    loaded = _core.Model(str(path), n_threads=threads or 0, repack=repack)
+    loaded = open_model(
+        path,
+        threads=threads,
+        repack=repack,
+        n_gpu_layers=n_gpu_layers,
+        n_ctx=ctx,
+        type_k=type_k,
+        type_v=type_v,
+    )
 
     # numpy is imported with it, after the usage errors.
     from ..eval.log_probs import DivergenceMeter, LogProbReader, LogProbWriter, Scored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import click
@@ -81,7 +82,8 @@ def command(
     loading refuses what does not, and says what would. Exit code 1 if it does not fit.
 
     With --vram or -ngl the last layers go to a GPU, as many as fit beside their keys and values and
-    its working memory with a tenth (256 MiB at least) to spare.
+    its working memory with a tenth (256 MiB at least) to spare; one that does not fit whole may
+    leave its feed-forward part to the CPU.
     """
     if model is not None and model_option is not None:
         raise click.UsageError("Give MODEL once.")
@@ -127,9 +129,62 @@ def _object(plan: _core.MemoryPlan) -> dict[str, object]:
         "n_batch",
     ]
     names += ["most_ctx", "most_ctx_q8_0", "repack", "fits", "fits_in_memory"]
-    gpu_names = ["n_layers", "weights", "kv", "scratch", "total", "usable", "available", "obstacle"]
+    gpu_names = [
+        "n_layers",
+        "n_cpu_ffn",
+        "weights",
+        "kv",
+        "scratch",
+        "total",
+        "usable",
+        "available",
+        "obstacle",
+    ]
     gpu = {name: getattr(plan.gpu, name) for name in gpu_names}
-    return {name: getattr(plan, name) for name in names} | {"gpu": gpu}
+    parts = [
+        {
+            "layer": None if i == len(plan.parts) - 1 else i // 2,
+            "part": "head" if i == len(plan.parts) - 1 else ("attention", "feed_forward")[i % 2],
+            "on": _device(part),
+            "weights": part.weights,
+            "kv": part.kv,
+        }
+        for i, part in enumerate(plan.parts)
+    ]
+    return {name: getattr(plan, name) for name in names} | {"gpu": gpu, "parts": parts}
+
+
+def _device(part: _core.PartPlan) -> str:
+    return "gpu" if part.on_gpu else "cpu"
+
+
+def _part_rows(plan: _core.MemoryPlan) -> list[tuple[str, int, str]]:
+    """Layers that are alike in a row together."""
+
+    def look(layer: int) -> tuple[tuple[bool, int, int], ...]:
+        return tuple((p.on_gpu, p.weights, p.kv) for p in plan.parts[2 * layer : 2 * layer + 2])
+
+    rows = []
+    for _, alike in itertools.groupby(range(len(plan.parts) // 2), look):
+        layers = list(alike)
+        attention, ffn = plan.parts[2 * layers[0] : 2 * layers[0] + 2]
+        first = f"attention {_mib(attention.weights)}, keys and values {_mib(attention.kv)}"
+        second = f"feed-forward {_mib(ffn.weights)}"
+        if attention.on_gpu == ffn.on_gpu:
+            note = f"{_device(attention).upper()}: {first}, {second}"
+        else:
+            note = f"{_device(attention).upper()}: {first}; {_device(ffn).upper()}: {second}"
+        name = f"layer {layers[0]}"
+        if len(layers) > 1:
+            name = f"layers {layers[0]} - {layers[-1]}"
+            note += " each"
+        n_bytes = len(layers) * (attention.weights + attention.kv + ffn.weights)
+        rows.append((name, n_bytes, note))
+    return [*rows, ("head", plan.parts[-1].weights, _device(plan.parts[-1]).upper())]
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.1f}"
 
 
 def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
@@ -149,6 +204,8 @@ def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
         rows.append(("on the GPU", 0, gpu.obstacle))
     elif gpu.available:
         layers = f"the last {gpu.n_layers} layers; the head is one" if gpu.n_layers else "none fits"
+        if gpu.n_cpu_ffn:
+            layers += f"; {gpu.n_cpu_ffn} of them without their feed-forward part"
         rows += [
             ("GPU: weights", gpu.weights, layers),
             ("GPU: keys and values", gpu.kv, ""),
@@ -156,6 +213,7 @@ def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
             ("GPU: must fit", gpu.total, ""),
             ("GPU: available", gpu.available, f"{gpu.usable / 2**20:,.1f} MiB of it to be used"),
         ]
+    rows += _part_rows(plan)
     lines = [f"{name:<22} {n_bytes / 2**20:>12,.1f} MiB  {note}" for name, n_bytes, note in rows]
     if plan.fits and not plan.fits_in_memory:
         verdict = "fits, slowly: the weights are read from the file again and again"

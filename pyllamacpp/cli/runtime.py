@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import _core
 from ..engine import Engine
-from ..loading import load
+from ..loading import GpuLayers, Repack, load, placement
 from ..log import logger
 from ..models.cache import is_cached
 from ..models.catalogue import CATALOGUE, DEFAULT_MODEL
@@ -79,9 +80,30 @@ def open_engine(options: EngineOptions) -> Engine:
 
 def gpu_text(model: _core.Model) -> str:
     """What to add to the status line of a model that runs on a GPU, in part or wholly."""
-    if not model.n_gpu_layers:
-        return ""
-    return f", {model.n_gpu_layers} of {model.config.n_layers + 1} layers on the GPU"
+    return f", {placement(model)}" if model.n_gpu_layers else ""
+
+
+def open_model(
+    path: Path,
+    *,
+    threads: int | None,
+    repack: Repack,
+    n_gpu_layers: GpuLayers,
+    **shape: Any,
+) -> _core.Model:
+    """A model whose contexts the caller makes. shape: of the largest, for which the GPU has room.
+
+    Says what runs on the GPU, and what the library warns of.
+    """
+    if n_gpu_layers == 0:
+        return _core.Model(str(path), n_threads=threads or 0, repack=repack)
+    with warnings_to_stderr():
+        model, _ = load(
+            str(path), n_threads=threads or 0, repack=repack, n_gpu_layers=n_gpu_layers, **shape
+        )
+    if model.n_gpu_layers:
+        status(placement(model))
+    return model
 
 
 def with_grammar(params: GenerationParams, grammar: str | None, engine: Engine) -> GenerationParams:

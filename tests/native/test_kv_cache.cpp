@@ -31,10 +31,14 @@ struct FakeBackend : Backend {
   bool supports(DType) const override { return false; }
   std::unique_ptr<Weight> load_matrix(const WeightSource&) override { return nullptr; }
   size_t matrix_bytes(DType, int64_t, int64_t) const override { return 0; }
+  size_t vector_bytes(int64_t) const override { return 0; }
   size_t kv_bytes(const KvShape&) const override { return 0; }
   size_t stream_bytes(const StreamShape&) const override { return 0; }
   std::unique_ptr<Weight> load_table(const WeightSource&) override { return nullptr; }
   std::unique_ptr<Weight> load_vector(const WeightSource&) override { return nullptr; }
+  void expect(size_t) override {}
+  uint64_t device_bytes() const override { return 0; }
+  uint64_t device_bytes_free() const override { return 0; }
   void finish_loading() override {}
   std::unique_ptr<Stream> make_stream(const StreamShape&) override { return nullptr; }
   int32_t kv_page_tokens() const override { return kPage; }
@@ -44,6 +48,7 @@ struct FakeBackend : Backend {
     return std::make_unique<FakeKv>(shape);
   }
   void copy_page(KvLayer& kv, int32_t from, int32_t to) override {
+    if (fails) fail(ErrorKind::device, "the device was lost");
     copies.push_back({from, to});
     std::vector<int32_t>& tokens = static_cast<FakeKv&>(kv).tokens;
     std::copy_n(tokens.begin() + from * kPage, kPage, tokens.begin() + to * kPage);
@@ -59,6 +64,7 @@ struct FakeBackend : Backend {
     std::memcpy(static_cast<FakeKv&>(kv).tokens.data() + page * kPage, bytes, page_bytes(kv));
   }
   int64_t n_pages = 0;
+  bool fails = false;
   std::vector<std::pair<int32_t, int32_t>> copies;
 };
 
@@ -212,6 +218,20 @@ void test_copies_on_write_only() {
   CHECK(c.cache.length(1) == 7);
 }
 
+// A device that fails while a shared page is copied: nothing has changed, no page is lost.
+void test_a_copy_that_fails() {
+  Checked c(8, 2);
+  c.append(0, 6);
+  c.fork(0, 1);
+  const int32_t n_free = c.cache.n_free_pages();
+  c.backend.fails = true;
+  check_throws(ErrorKind::device, [&] { c.cache.append(1, 1); });
+  c.check();
+  CHECK(c.cache.n_free_pages() == n_free);
+  c.backend.fails = false;
+  c.append(1, 1);
+}
+
 void test_arguments() {
   Checked c(8, 2);
   c.append(0, 3);
@@ -300,6 +320,7 @@ void test_pages_as_bytes() {
 int main() {
   test_one_sequence();
   test_copies_on_write_only();
+  test_a_copy_that_fails();
   test_arguments();
   test_all_together_hold_n_ctx();
   test_random_walk();

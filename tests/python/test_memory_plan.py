@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
@@ -210,18 +212,86 @@ def test_layers_that_fit_a_gpu(default_model: Path) -> None:
         assert gpu.total <= gpu.usable == mib << 20
         if gpu.n_layers < 31:  # one more would not
             assert plan(4 * GIB, gpu.n_layers + 1).gpu.total > gpu.usable
+        assert gpu.n_cpu_ffn == 0  # parts so small are not worth going to and fro
         found.append(gpu.n_layers)
     assert found == sorted(found)
     assert (found[0], found[-1]) == (0, 31)
     assert len(set(found)) > 5
+
     assert plan(4 * GIB, 31, type_k="bf16").gpu.obstacle.startswith("the GPU holds keys and values")
     small = plan(4 * GIB, 31, type_k="q8_0", type_v="q4_0")
     assert small.gpu.kv * 2 * 32 == all_there.gpu.kv * (34 / 2 + 18 / 2)
 
 
+def large_header(path: Path) -> str:
+    """A model of 6 layers as wide as LLaMA 7B, all f16; its weights are a hole in the file."""
+    dim, n_ff, n_vocab = 4096, 11008, 1000
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(6)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(dim)
+    writer.add_feed_forward_length(n_ff)
+    writer.add_head_count(32)
+    writer.add_layer_norm_rms_eps(1e-5)
+    tensors = {"token_embd": (n_vocab, dim), "output": (n_vocab, dim), "output_norm": (dim,)}
+    for i in range(6):
+        tensors |= {f"blk.{i}.attn_{part}": (dim, dim) for part in ("q", "k", "v", "output")}
+        tensors |= {f"blk.{i}.ffn_{part}": (n_ff, dim) for part in ("gate", "up")}
+        tensors |= {f"blk.{i}.ffn_down": (dim, n_ff)}
+        tensors |= {f"blk.{i}.{part}_norm": (dim,) for part in ("attn", "ffn")}
+    size = 0
+    for name, shape in tensors.items():
+        n_bytes = 2 * math.prod(shape)
+        writer.add_tensor_info(f"{name}.weight", shape, np.dtype(np.float16), n_bytes)
+        size += n_bytes
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    os.truncate(path, path.stat().st_size + 32 + size)
+    return str(path)
+
+
+def test_the_parts_of_a_plan(tmp_path: Path) -> None:
+    """They add up to the whole; what a layer more has no room for may be its feed-forward part."""
+    path, n_ctx = large_header(tmp_path / "large.gguf"), 2048
+    table = 2 * 1000 * 4096  # rows of which are looked up
+
+    def sums(plan: _core.MemoryPlan, on_gpu: bool) -> tuple[int, int]:
+        parts = [part for part in plan.parts if part.on_gpu == on_gpu]
+        return sum(p.weights for p in parts), sum(p.kv for p in parts)
+
+    found = []
+    for mib in (0, *range(600, 4000, 50)):
+        plan = _core.plan_memory(
+            path,
+            n_ctx=n_ctx,
+            n_gpu_layers=-1 if mib else 0,
+            gpu_available=mib << 20,
+            repack="never",
+        )
+        assert len(plan.parts) == 13
+        assert sums(plan, True) == (plan.gpu.weights, plan.gpu.kv)
+        assert sums(plan, False) == (plan.packed + plan.mapped - table, plan.kv)
+        on_gpu = [part.on_gpu for part in plan.parts]
+        n_layers, n_ffn = plan.gpu.n_layers, plan.gpu.n_cpu_ffn
+        assert on_gpu == [i // 2 >= 7 - n_layers + (n_ffn if i % 2 else 0) for i in range(13)]
+        assert [part.kv > 0 for part in plan.parts] == [True, False] * 6 + [False]
+        assert plan.gpu.total <= plan.gpu.usable
+        found.append((plan.gpu.total, n_layers, n_ffn))
+    totals = [total for total, *_ in found]
+    assert totals == sorted(totals)
+    assert found[-1][1:] == (7, 0)
+    assert {n_ffn for *_, n_ffn in found} >= {0, 1}
+
+
 def test_command_with_a_gpu(run, tiny: str) -> None:
     plan = json.loads(run("plan", tiny, "--vram", "4G", "--json").stdout)["gpu"]
     assert (plan["n_layers"], plan["available"], plan["obstacle"]) == (3, 4 * GIB, "")
+    head = json.loads(run("plan", tiny, "--vram", "4G", "--json").stdout)["parts"][-1]
+    assert head == {"layer": None, "part": "head", "on": "gpu", "weights": 295168, "kv": 0}
     page = run("plan", tiny, "--vram", "4G", "-ngl", "2").stdout
+    assert re.search("layer 0 .* CPU: attention .* each\n|layer 0 .* CPU: attention", page)
+    assert re.search("layer 1 .* GPU: attention .*, keys and values .*, feed-forward", page)
     assert re.search("GPU: weights .* the last 2 layers", page)
     assert re.search("GPU: available +4,096.0 MiB", page)

@@ -4,9 +4,12 @@ In processes of their own, as the Vulkan loader reads once which drivers there a
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
@@ -30,6 +33,7 @@ for n in layers:
     found.append({
         "text": text,
         "n_gpu_layers": llm.model.n_gpu_layers,
+        "gpu_bytes": llm.model.gpu_bytes,
         "warnings": [str(w.message) for w in caught],
     })
     llm.close()
@@ -99,11 +103,102 @@ def test_types_of_keys_and_values(run, tmp_path):
             assert off < (0.2 if "q" in types else 0.01), types  # logits up to 4
 
 
-def test_a_device_that_runs_out_gets_fewer_layers(texts, default_model):
-    """The device refuses what it said it had: the rest runs on the CPU, and a warning says so."""
-    prompt = "The capital of France is"
-    cpu, gpu, auto = texts(default_model, prompt, [0, -1, "auto"], PYLLAMACPP_VK_MEM_LIMIT="130M")
+SPLITS_PROGRAM = """
+import json, sys
+from pyllamacpp import _core
+
+path, n_layers = sys.argv[1], int(sys.argv[2])
+prompt = list(range(3, 83))
+
+
+def evaluate(model, n_batch):
+    context = _core.Context(model, n_ctx=128, n_batch=n_batch)
+    context.decode([(0, prompt, "all")])
+    return context.logits()
+
+
+cpu = evaluate(_core.Model(path), 128)
+found = []
+for n in range(1, n_layers + 2):
+    for n_ffn in range(n):
+        model = _core.Model(path, n_gpu_layers=n, n_cpu_ffn=n_ffn)
+        rows = evaluate(model, 128)
+        same = bool((rows == evaluate(model, 7)).all())
+        placed = [model.n_gpu_layers, model.n_cpu_ffn]
+        found.append([placed == [n, n_ffn], float(abs(rows - cpu).max()), same])
+print(json.dumps([found, _core.take_gpu_messages()]))
+"""
+
+
+def test_the_logits_are_the_cpus_at_every_split(run, tmp_path):
+    """Layers from the end, the first of them with their feed-forward part on the CPU."""
+    path = TinyModel(n_layers=3, qkv_bias=True).write(tmp_path / "tiny.gguf")
+    program = tmp_path / "program.py"
+    program.write_text(SPLITS_PROGRAM)
+    command = (sys.executable, program, path, "3")
+    found, messages = json.loads(run(*command, **LAVAPIPE, PYLLAMACPP_VK_VALIDATE="1"))
+    assert messages == []
+    assert len(found) == 1 + 2 + 3 + 4
+    for as_asked, off, same in found:
+        assert as_asked
+        assert off < 0.01  # logits up to 4; keys and values are halves
+        assert same
+
+
+MEMORY_PROGRAM = """
+import json, sys
+from pyllamacpp import _core
+
+path, cases = sys.argv[1], json.loads(sys.argv[2])
+found = []
+for shape, available in cases:
+    plan = _core.plan_memory(path, n_gpu_layers=-1, gpu_available=available, **shape)
+    gpu = plan.gpu
+    model = _core.Model(path, n_gpu_layers=gpu.n_layers, n_cpu_ffn=gpu.n_cpu_ffn)
+    weights = model.gpu_bytes
+    context = _core.Context(model, **shape)
+    loaded = model.gpu_bytes
+    context.decode([(0, [5] * shape["n_batch"], "last")])
+    found.append({
+        "n_layers": gpu.n_layers,
+        "n_cpu_ffn": gpu.n_cpu_ffn,
+        "weights": [weights, gpu.weights],
+        "all": [loaded, gpu.total],
+        "grown": model.gpu_bytes - loaded,
+        "usable": gpu.usable,
+    })
+print(json.dumps(found))
+"""
+
+
+def test_what_is_really_taken(run, tmp_path, default_model):
+    """The plan's forecast against what is allocated, of which an evaluation takes no more."""
+    program = tmp_path / "program.py"
+    program.write_text(MEMORY_PROGRAM)
+    reserve = 256 << 20
+    cases = [
+        [{"n_ctx": 512, "n_batch": 32}, 4 << 30],
+        [{"n_ctx": 512, "n_batch": 32}, reserve + (90 << 20)],
+        [{"n_ctx": 256, "n_batch": 16, "type_k": "q8_0", "type_v": "q4_0"}, reserve + (71 << 20)],
+    ]
+    command = (sys.executable, program, default_model, json.dumps(cases))
+    found = json.loads(run(*command, **LAVAPIPE))
+    assert found[0]["n_layers"] == 31
+    assert all(1 < f["n_layers"] < 31 for f in found[1:])
+    for f in found:
+        for taken, planned in (f["weights"], f["all"]):
+            assert taken == pytest.approx(planned, rel=0.03)
+        assert f["all"][0] <= f["usable"]
+        assert f["grown"] == 0
+
+
+def test_a_limit_is_kept(texts, default_model):
+    """A pretended small card: the plan knows of it, and its last tenth is never touched."""
+    cpu, gpu, auto = texts(
+        default_model, "The capital of France is", [0, -1, "auto"], PYLLAMACPP_VK_MEM_LIMIT="350M"
+    )
     assert 0 < gpu["n_gpu_layers"] < 31
+    assert gpu["gpu_bytes"] <= 94 << 20
     assert gpu["text"].startswith(" Paris")
     (warning,) = gpu["warnings"]
     assert warning.startswith(f"n_gpu_layers=-1: {gpu['n_gpu_layers']} of the 31 layers")
@@ -111,6 +206,77 @@ def test_a_device_that_runs_out_gets_fewer_layers(texts, default_model):
     assert warning.endswith("has no memory for more")
     assert auto["n_gpu_layers"] == gpu["n_gpu_layers"]
     assert cpu["warnings"] == auto["warnings"] == []
+
+
+FURTHER_PROGRAM = """
+import json, sys
+from pyllamacpp import Llama
+
+llm = Llama(sys.argv[1], n_ctx=128, n_gpu_layers=-1, embedding=True, verbose=False)
+found = [len(llm.embed("a few words")), llm.new_context(n_ctx=64)("One", max_tokens=2) is not None]
+big = llm.new_context(n_ctx=4096)
+for refused in (lambda: llm.new_context(n_ctx=100_000), lambda: big.embed("a few words")):
+    try:
+        refused()
+    except MemoryError as error:
+        found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+def test_further_contexts_have_to_fit(run, tmp_path, default_model):
+    program = tmp_path / "program.py"
+    program.write_text(FURTHER_PROGRAM)
+    environment = LAVAPIPE | {"PYLLAMACPP_VK_MEM_LIMIT": "430M"}
+    n_vectors, works, context, embedder = json.loads(
+        run(sys.executable, program, default_model, **environment)
+    )
+    assert n_vectors == 3  # one of each token
+    assert works
+    assert context.startswith("a context of 100000 tokens needs 2.")
+    assert embedder.startswith("texts of up to 4096 tokens need 0.")
+    for message in (context, embedder):
+        assert re.search(r"GiB of the GPU's memory and 0\.\d\d GiB are available$", message)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("bench", "-p", "8", "-n", "2", "-r", "1"),
+        ("perplexity", "-c", "64", "-f", "TEXT"),
+        ("imatrix", "-c", "64", "-f", "TEXT", "-o", "OUT"),
+        ("embed", "-c", "64", "a few words"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands(command, run, default_model, tmp_path):
+    """The same answers as on the CPU, but for rounding."""
+    text = tmp_path / "text.txt"
+    text.write_text("It was a bright cold day in April. " * 12)
+    out = tmp_path / "out.imatrix"
+    program = Path(sys.executable).parent / "pyllamacpp"
+
+    def answer(layers):
+        places = {"TEXT": str(text), "OUT": str(out)}
+        words = [places.get(word, word) for word in command[1:]]
+        words += ["--force"] if command[0] == "imatrix" else ["--json"]
+        printed = run(program, command[0], "-m", default_model, "-ngl", layers, *words, **LAVAPIPE)
+        if command[0] != "imatrix":
+            return json.loads(printed)
+        return {t.name: t.data.astype(float) for t in gguf.GGUFReader(out).tensors}
+
+    cpu, gpu = answer("0"), answer("20")
+    if command[0] == "bench":
+        assert [row["test"] for row in gpu] == ["pp8", "tg2"]
+    elif command[0] == "perplexity":
+        assert gpu["ppl"] == pytest.approx(cpu["ppl"], rel=0.03)
+    elif command[0] == "embed":
+        near = np.dot(gpu["data"][0]["embedding"], cpu["data"][0]["embedding"])
+        assert near == pytest.approx(1, abs=0.01)
+    else:
+        assert list(cpu) == list(gpu)
+        for name, sums in cpu.items():
+            assert gpu[name].sum() == pytest.approx(sums.sum(), rel=0.1)
 
 
 def test_no_driver(texts, default_model):
@@ -137,3 +303,10 @@ def test_chat_wholly_on_the_gpu(run, default_model):
         **LAVAPIPE,
     )
     assert "Paris" in answer
+
+
+@pytest.mark.parametrize("layers", ["12", "auto"])
+def test_the_native_program(layers, run, native_program, default_model):
+    prompt = ("-p", "The capital of France is", "-n", "4", "--temp", "0", "-c", "128")
+    out = run(native_program, "-m", default_model, "-ngl", layers, *prompt, **LAVAPIPE)
+    assert out.startswith(" Paris")

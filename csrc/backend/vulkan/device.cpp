@@ -1,36 +1,12 @@
 #include "backend/vulkan/device.h"
 
 #include <algorithm>
-#include <cctype>
-#include <charconv>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include "backend/vulkan/instance.h"
 #include "base/error.h"
 
 namespace pyllamacpp::vk {
-
-namespace {
-
-// Bytes of an environment variable such as PYLLAMACPP_VK_MEM_LIMIT=4G (powers of 1024).
-uint64_t size_from(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  if (!text || !*text) return otherwise;
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text, text + std::strlen(text), value);
-  constexpr char kUnits[] = "KMGT";
-  const char* unit =
-      *end ? std::strchr(kUnits, std::toupper(static_cast<unsigned char>(*end))) : nullptr;
-  const int shift = unit ? 10 * int(unit - kUnits + 1) : 0;
-  if (error != std::errc() || value == 0 || value >> (50 - shift) != 0 ||
-      (*end && (!unit || end[1])))
-    fail(ErrorKind::invalid_argument, name, " is '", text, "', expected a size such as 512M or 4G");
-  return value << shift;
-}
-
-}  // namespace
 
 void check(VkResult result, const char* what) {
   if (result == VK_SUCCESS) return;
@@ -82,6 +58,13 @@ Device::~Device() {
   call.DestroyPipelineLayout(handle, pipeline_layout_, nullptr);
   call.DestroyDescriptorSetLayout(handle, set_layout_, nullptr);
   call.DestroyDevice(handle, nullptr);
+}
+
+uint64_t Device::memory_free() const {
+  const uint64_t limit = memory_limit_ - std::min<uint64_t>(memory_limit_, allocated_);
+  uint64_t left = vk::memory_free(physical_);
+  if (!physical_.has_budget) left -= std::min<uint64_t>(left, allocated_);
+  return std::min(left, limit);
 }
 
 VkPipeline Device::pipeline(Shader shader, const Constants& constants) {
@@ -201,12 +184,19 @@ void Memory::swap(Memory& other) {
   std::swap(mapped_, other.mapped_);
 }
 
+void DeviceArena::reserve(uint64_t size) {
+  constexpr uint64_t kMost = uint64_t{1} << 30;
+  if (size == 0 || size > std::min(kMost, device_.max_allocation())) return;
+  shared_.emplace_back(device_, size, Memory::Kind::device, what_);
+  used_ = 0;
+}
+
 Slice DeviceArena::take(uint64_t size) {
   // What is large gets its own, so that little is left over at the end of shared blocks.
   constexpr uint64_t kLarge = uint64_t{8} << 20, kBlock = uint64_t{32} << 20;
-  if (size >= kLarge)
-    return large_.emplace_back(device_, size, Memory::Kind::device, what_).slice(0, size);
   if (shared_.empty() || used_ + size > shared_.back().size()) {
+    if (size >= kLarge)
+      return large_.emplace_back(device_, size, Memory::Kind::device, what_).slice(0, size);
     shared_.emplace_back(device_, std::max(size, std::min(kBlock, device_.max_slice())),
                          Memory::Kind::device, what_);
     used_ = 0;

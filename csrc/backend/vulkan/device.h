@@ -25,6 +25,9 @@ inline constexpr uint32_t kPushBytes = 64;      // most bytes of a shader's argu
 inline constexpr uint32_t kMostGroups = 65535;  // of one dispatch, in each direction
 using Constants = std::array<uint32_t, 8>;      // specialization constants 0, 1, ..
 
+// To what slices are aligned where it must be known without a device: no device asks for more.
+constexpr uint64_t aligned(uint64_t n_bytes) { return (n_bytes + 255) / 256 * 256; }
+
 // Part of a buffer, as a shader sees it.
 struct Slice {
   VkBuffer buffer{};
@@ -67,6 +70,9 @@ class Memory {
 class DeviceArena {
  public:
   DeviceArena(Device& device, const char* what) : device_(device), what_(what) {}
+  // Allocates so much at once, for parts whose aligned() sizes add up to it. What is more than a
+  // driver may give at once is left to take().
+  void reserve(uint64_t size);
   // `size` is at most Device::max_slice().
   Slice take(uint64_t size);
 
@@ -93,6 +99,10 @@ class Device {
   uint64_t align(uint64_t offset) const {
     return (offset + alignment_ - 1) / alignment_ * alignment_;
   }
+  uint64_t max_allocation() const { return max_allocation_; }
+  uint64_t allocated() const { return allocated_; }  // bytes of Kind::device
+  // Bytes that it may still give, as far as is known.
+  uint64_t memory_free() const;
 
   // Compiled when first asked for, and kept. Constants that a shader does not have are ignored.
   VkPipeline pipeline(Shader shader, const Constants& constants);
@@ -109,7 +119,7 @@ class Device {
 
   PhysicalDevice physical_;
   uint64_t max_slice_ = 0, max_allocation_ = 0, memory_limit_ = 0, alignment_ = 0;
-  std::atomic<uint64_t> allocated_ = 0;  // bytes of Kind::device
+  std::atomic<uint64_t> allocated_ = 0;
   VkQueue queue_ = nullptr;
   VkDescriptorSetLayout set_layout_{};
   VkPipelineLayout pipeline_layout_{};

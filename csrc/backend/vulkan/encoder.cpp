@@ -9,7 +9,9 @@ namespace {
 constexpr uint32_t kSetsPerPool = 256;
 // Multiply-adds of one submission: a third of a second on a GPU of 0.2 TFLOP/s.
 constexpr uint64_t kMostCost = uint64_t{1} << 35;
-constexpr uint64_t kTimeout = 120'000'000'000;  // ns; far more than any submission takes
+// Drivers end what hangs by themselves, and the device is lost then. Not to wait for what is merely
+// slow would leave memory that is still in use.
+constexpr uint64_t kTimeout = UINT64_MAX;
 
 }  // namespace
 
@@ -168,6 +170,11 @@ void Encoder::submit() {
 
 void Encoder::submit_if_long() {
   if (cost_ >= kMostCost) submit();
+}
+
+void Encoder::drop_buffers() {
+  staging_ = Memory();
+  readback_ = Memory();
 }
 
 void Encoder::finish() {

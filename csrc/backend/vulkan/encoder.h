@@ -26,6 +26,9 @@ class Encoder {
   // `upload_bytes` of uploads and `read_bytes` of reads before the next begin.
   void begin(uint64_t upload_bytes, uint64_t read_bytes);
 
+  // Frees what uploads and reads have taken so far; after finish().
+  void drop_buffers();
+
   struct Groups {
     uint32_t x = 1, y = 1;  // each at most kMostGroups
   };

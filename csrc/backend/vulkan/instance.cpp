@@ -150,9 +150,7 @@ const char* result_text(VkResult result) {
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
       return "the device is out of memory";
     case VK_ERROR_DEVICE_LOST:
-      return "the device was lost";
-    case VK_TIMEOUT:
-      return "the device did not answer in time";
+      return "the device was lost; the model must be loaded again";
   }
   return "the driver failed";
 }

@@ -54,19 +54,22 @@ bool has_extension(const Instance& vulkan, VkPhysicalDevice device, std::string_
 void read_memory(const Instance& vulkan, PhysicalDevice& d) {
   VkPhysicalDeviceMemoryBudgetPropertiesEXT budget{
       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT, nullptr, {}, {}};
-  const bool has_budget = has_extension(vulkan, d.handle, "VK_EXT_memory_budget");
+  d.has_budget = has_extension(vulkan, d.handle, "VK_EXT_memory_budget");
   VkPhysicalDeviceMemoryProperties2 memory{
-      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, has_budget ? &budget : nullptr, {}};
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, d.has_budget ? &budget : nullptr, {}};
   vulkan.call.GetPhysicalDeviceMemoryProperties2(d.handle, &memory);
   d.memory = memory.memoryProperties;
+  d.info.memory = 0;
   for (uint32_t i = 0; i < d.memory.memoryHeapCount; ++i) {
     const VkMemoryHeap& heap = d.memory.memoryHeaps[i];
     if (!(heap.flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) || heap.size <= d.info.memory) continue;
     d.info.memory = heap.size;
     d.info.memory_free =
-        has_budget ? budget.heapBudget[i] - std::min(budget.heapBudget[i], budget.heapUsage[i])
-                   : heap.size;
+        d.has_budget ? budget.heapBudget[i] - std::min(budget.heapBudget[i], budget.heapUsage[i])
+                     : heap.size;
   }
+  d.info.memory_free =
+      std::min(d.info.memory_free, size_from("PYLLAMACPP_VK_MEM_LIMIT", UINT64_MAX));
 }
 
 void read_features(const Instance& vulkan, uint32_t version, PhysicalDevice& d) {
@@ -122,6 +125,26 @@ bool read(const Instance& vulkan, PhysicalDevice& d) {
 }
 
 }  // namespace
+
+uint64_t memory_free(PhysicalDevice device) {
+  read_memory(*instance(), device);
+  return device.info.memory_free;
+}
+
+uint64_t size_from(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  if (!text || !*text) return otherwise;
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text, text + std::strlen(text), value);
+  constexpr char kUnits[] = "KMGT";
+  const char* unit =
+      *end ? std::strchr(kUnits, std::toupper(static_cast<unsigned char>(*end))) : nullptr;
+  const int shift = unit ? 10 * int(unit - kUnits + 1) : 0;
+  if (error != std::errc() || value == 0 || value >> (50 - shift) != 0 ||
+      (*end && (!unit || end[1])))
+    fail(ErrorKind::invalid_argument, name, " is '", text, "', expected a size such as 512M or 4G");
+  return value << shift;
+}
 
 std::vector<PhysicalDevice> physical_devices() {
   std::vector<PhysicalDevice> found;

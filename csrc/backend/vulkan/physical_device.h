@@ -13,11 +13,19 @@ struct PhysicalDevice {
   GpuInfo info;
   VkPhysicalDeviceLimits limits{};
   VkPhysicalDeviceMemoryProperties memory{};
+  bool has_budget = false;      // its driver says what is free now
   uint64_t max_allocation = 0;  // bytes
   uint32_t queue_family = 0;    // one that computes
 };
 
 // In the order of list_gpus().
 std::vector<PhysicalDevice> physical_devices();
+
+// Bytes of its memory that this process may take now; without a budget, all that there is.
+uint64_t memory_free(PhysicalDevice device);
+
+// Bytes of an environment variable such as PYLLAMACPP_VK_MEM_LIMIT=4G (powers of 1024). Throws
+// Error(invalid_argument) for what is no size.
+uint64_t size_from(const char* name, uint64_t otherwise);
 
 }  // namespace pyllamacpp::vk

@@ -36,7 +36,6 @@ enum class VkShaderModule : uint64_t {};
 
 inline constexpr VkResult VK_SUCCESS = 0;
 inline constexpr VkResult VK_INCOMPLETE = 5;
-inline constexpr VkResult VK_TIMEOUT = 2;
 inline constexpr VkResult VK_ERROR_OUT_OF_HOST_MEMORY = -1;
 inline constexpr VkResult VK_ERROR_OUT_OF_DEVICE_MEMORY = -2;
 inline constexpr VkResult VK_ERROR_DEVICE_LOST = -4;

@@ -44,7 +44,9 @@ class VulkanBackend final : public Backend {
     m.rows = source.rows;
     m.cols = source.cols;
     const uint64_t panel = panel_bytes(*m.layout, m.cols);
-    const int64_t most = int64_t(device_.max_slice() / panel) * kPanelRows;
+    // An even number of panels is a multiple of 256 bytes, as aligned() has it.
+    const int64_t panels = int64_t(device_.max_slice() / panel);
+    const int64_t most = (panels > 1 ? panels / 2 * 2 : panels) * kPanelRows;
     if (most == 0)
       fail(ErrorKind::unsupported, device_.info().name, " binds ", device_.max_slice(),
            " bytes at a time, less than 32 rows of ", m.cols, " weights");
@@ -60,6 +62,8 @@ class VulkanBackend final : public Backend {
   size_t matrix_bytes(DType type, int64_t rows, int64_t cols) const override {
     return vulkan_matrix_bytes(type, rows, cols);
   }
+
+  size_t vector_bytes(int64_t cols) const override { return vulkan_vector_bytes(cols); }
 
   size_t kv_bytes(const KvShape& shape) const override { return vulkan_kv_bytes(shape); }
 
@@ -87,7 +91,15 @@ class VulkanBackend final : public Backend {
     return weight;
   }
 
-  void finish_loading() override { pool_.reset(); }
+  void expect(size_t n_bytes) override { weights_.reserve(n_bytes); }
+
+  uint64_t device_bytes() const override { return device_.allocated(); }
+  uint64_t device_bytes_free() const override { return device_.memory_free(); }
+
+  void finish_loading() override {
+    pool_.reset();
+    ops_.encoder.drop_buffers();
+  }
 
   size_t page_bytes(const KvLayer&) const override { refuse_pages(); }
   void read_page(const KvLayer&, int32_t, int32_t, std::byte*) override { refuse_pages(); }
@@ -197,8 +209,10 @@ std::unique_ptr<Backend> make_vulkan_backend(size_t main_gpu) {
 uint64_t vulkan_matrix_bytes(DType type, int64_t rows, int64_t cols) {
   const vk::WeightLayout* layout = vk::find_layout(type);
   const int64_t n_panels = (rows + vk::kPanelRows - 1) / vk::kPanelRows;
-  return layout ? uint64_t(n_panels) * vk::panel_bytes(*layout, cols) : 0;
+  return layout ? vk::aligned(uint64_t(n_panels) * vk::panel_bytes(*layout, cols)) : 0;
 }
+
+uint64_t vulkan_vector_bytes(int64_t cols) { return vk::aligned(uint64_t(cols) * sizeof(float)); }
 
 uint64_t vulkan_kv_bytes(const KvShape& shape) {
   return uint64_t(shape.n_pages) * uint64_t(shape.n_kv_heads) *

@@ -27,8 +27,27 @@ struct StreamRows {
         kv(padded(int64_t(s.attention.n_kv_heads) * s.attention.head_dim)),
         vocab(padded(s.n_vocab)) {}
   int64_t dim, n_ff, q, kv, vocab;
-  int64_t per_row() const { return 2 * dim + 2 * n_ff + 3 * q + 2 * kv; }
   int64_t longest() const { return std::max({dim, n_ff, q}); }
+};
+
+// What a stream allocates, in bytes.
+struct StreamBytes {
+  explicit StreamBytes(const StreamShape& s) {
+    const StreamRows rows(s);
+    const auto words = [](int64_t n_rows, int64_t n) {
+      return aligned(uint64_t(n_rows) * uint64_t(n) * sizeof(uint32_t));
+    };
+    const int64_t n = s.max_rows, head_rows = std::min<int64_t>(n, kHeadRows);
+    buffers = 2 * words(n, rows.dim) + 3 * words(n, rows.q) + 2 * words(n, rows.kv) +
+              2 * words(n, rows.n_ff) + words(head_rows, rows.vocab);
+    // As begin() lays them out; an empty one still has four words.
+    inputs = words(n, s.attention.rope_dims) + words(n, 1) + words(n, 4) + words(s.max_pages, 1) +
+             words(n, 1) + 5 * aligned(16);
+    upload = inputs + words(n, rows.dim) + 64;
+    readback = std::max(words(head_rows, rows.vocab), words(n, rows.dim));
+  }
+  uint64_t buffers, inputs;   // on the device
+  uint64_t upload, readback;  // on the machine
 };
 
 class VulkanStream final : public Stream {
@@ -42,7 +61,9 @@ class VulkanStream final : public Stream {
           ErrorKind::unsupported, "a batch of ", shape.max_rows, " tokens is too large for ",
           device.info().name, "; the most is ",
           std::min<uint64_t>(kMostGroups, uint64_t(shape.max_rows) * device.max_slice() / longest));
-    ops_.encoder.begin(0, 0);
+    const StreamBytes bytes(shape);
+    ops_.encoder.begin(bytes.upload, bytes.readback);
+    memory_.reserve(bytes.buffers + bytes.inputs);
     const auto make = [&](int64_t stride, int64_t n_rows) {
       const Slice slice = memory_.take(uint64_t(n_rows * stride) * sizeof(float));
       ops_.encoder.zero(slice);
@@ -58,6 +79,7 @@ class VulkanStream final : public Stream {
     gate_ = make(rows.n_ff, shape.max_rows);
     up_ = make(rows.n_ff, shape.max_rows);
     logits_ = make(rows.vocab, std::min<int64_t>(shape.max_rows, kHeadRows));
+    inputs_ = memory_.take(bytes.inputs);
     ops_.encoder.finish();
   }
 
@@ -97,7 +119,7 @@ class VulkanStream final : public Stream {
   BatchView batch_;
   Ops::Positions positions_{};
   Slice outputs_;  // uint32: the rows whose logits are wanted
-  Memory inputs_;  // what begin() uploads
+  Slice inputs_;   // what begin() uploads
   InputObserver* observer_ = nullptr;
   std::vector<float> shown_;  // [n_rows][n], for the observer
   Rows x_, normed_, q_, q_rotated_, attended_, k_, v_, gate_, up_, logits_;
@@ -128,16 +150,17 @@ void VulkanStream::begin(const BatchView& batch) {
   const uint64_t row_bytes =
       uint64_t(observer_ ? StreamRows(shape_).longest() : int64_t(x_.stride)) * sizeof(float);
   ops_.encoder.begin(size + x_bytes + 64, std::max(logit_bytes, n_rows() * row_bytes));
-  if (size > inputs_.size())
-    inputs_ = Memory(device_, size + size / 2, Memory::Kind::device, "batch");
   for (Slice* slice :
-       {&positions_.rope, &positions_.slots, &positions_.rows, &positions_.pages, &outputs_})
-    slice->buffer = inputs_.all().buffer;
-  std::byte* out = static_cast<std::byte*>(ops_.encoder.upload(inputs_.slice(0, size)));
+       {&positions_.rope, &positions_.slots, &positions_.rows, &positions_.pages, &outputs_}) {
+    slice->buffer = inputs_.buffer;
+    slice->offset += inputs_.offset;
+  }
+  std::byte* out =
+      static_cast<std::byte*>(ops_.encoder.upload({inputs_.buffer, inputs_.offset, size}));
   const auto words = [&](const Slice& slice) {
-    return reinterpret_cast<uint32_t*>(out + slice.offset);
+    return reinterpret_cast<uint32_t*>(out + (slice.offset - inputs_.offset));
   };
-  float* rope = reinterpret_cast<float*>(out + positions_.rope.offset);
+  float* rope = reinterpret_cast<float*>(words(positions_.rope));
   const uint32_t half = rope_dims / 2;
   for (uint32_t row = 0; row < n_rows(); ++row, rope += rope_dims)
     for (uint32_t i = 0; i < half; ++i) {
@@ -280,7 +303,11 @@ std::unique_ptr<Stream> make_vulkan_stream(Device& device, const StreamShape& sh
 }  // namespace pyllamacpp::vk
 
 uint64_t pyllamacpp::vulkan_stream_bytes(const StreamShape& shape) {
-  const vk::StreamRows rows(shape);
-  const int64_t head = std::min<int64_t>(shape.max_rows, vk::kHeadRows) * rows.vocab;
-  return uint64_t(shape.max_rows * rows.per_row() + head) * sizeof(float);
+  const vk::StreamBytes bytes(shape);
+  return bytes.buffers + bytes.inputs;
+}
+
+uint64_t pyllamacpp::vulkan_stream_host_bytes(const StreamShape& shape) {
+  const vk::StreamBytes bytes(shape);
+  return bytes.upload + bytes.readback;
 }
