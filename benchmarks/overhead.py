@@ -3,9 +3,10 @@
     python benchmarks/overhead.py [MODEL.gguf] [--peer-venv DIR | --no-peer] [-r N] [-n N]
 
 The cost of a token and of a call is the processor time of the calling thread outside of the
-core's evaluation (`_core.advance`), which other work on the machine hardly changes. Beside it is
-the wall time of a token through the API less that of the bare core, of pairs taken in turn; that
-one needs a quiet machine, as does the throughput. See README.md beside this file.
+core's evaluation (`_core.advance`), less that of a bare loop over `_core.advance`, which is what
+the measuring costs. Each token's evaluation empties the caches, and so does other work on the
+machine: both make it more. Beside it is the wall time of a token through the API less that of the
+bare core, of pairs taken in turn. See README.md beside this file.
 """
 
 from __future__ import annotations
@@ -109,24 +110,54 @@ def measure_overhead(model: Path, threads: int, n: int, repetitions: int) -> lis
 
     rows = []
     with Llama(model, n_ctx=1024, n_threads=threads, verbose=False) as llama:
+        meter = Meter()
+        bare = bare_loop(llama, threads)
         for name, call in calls_of(llama).items():
-            meter = Meter()
-            per_call, per_token = [], []
+            per_call, per_token, bare_token = [], [], []
             for i in range(-1, repetitions):  # the first turn fills the cache and is not counted
-                short = meter.outside(lambda call=call: call(1))
-                long = meter.outside(lambda call=call: call(n + 1))
+                short, token = costs(meter, call, n)
+                _, own = costs(meter, bare, n)
                 if i >= 0:
-                    per_call.append(short / 1e3)
-                    per_token.append((long - short) / n / 1e3)
+                    per_call.append(short)
+                    per_token.append(token - own)
+                    bare_token.append(own)
             rows.append(
                 {
                     "call": name,
                     "microseconds_per_token": per_token,
+                    "of_the_bare_loop": bare_token,
                     "microseconds_per_call": per_call,
                 }
             )
             print(f"{name} done", file=sys.stderr)
     return rows
+
+
+def costs(meter: Meter, call: Callable[[int], object], n: int) -> tuple[float, float]:
+    """Microseconds of a call for one token, and of each of n more."""
+    short = meter.outside(lambda: call(1)) / 1e3
+    return short, (meter.outside(lambda: call(n + 1)) / 1e3 - short) / n
+
+
+def bare_loop(llama: Any, threads: int) -> Callable[[int], object]:
+    """The same evaluation with no more Python than it takes."""
+    from pyllamacpp import _core
+
+    context = _core.Context(llama.model, n_ctx=1024, n_threads=threads)
+    prompt = llama.tokenize(STORY.encode(), special=True)
+    greedy = _core.SamplingParams(temperature=0.0)
+
+    def run(n_tokens: int) -> None:
+        generation = _core.Generation(
+            context, prompt, max_tokens=n_tokens, sampling=greedy, ignore_eos=True
+        )
+        pairs = [(generation, False)]
+        while True:
+            (steps,) = _core.advance(pairs)
+            if steps and steps[-1][2] is not None:
+                return
+
+    return run
 
 
 def measure_wall(model: Path, threads: int, n: int, repetitions: int) -> dict[str, Any]:
@@ -240,10 +271,11 @@ def measure_throughput(
 
 def print_tables(record: dict[str, Any]) -> None:
     if "overhead" in record:
-        print("| call | microseconds per token | per call |\n|---|---|---|")
+        print("| call | microseconds per token | bare loop | per call |\n|---|---|---|---|")
         for row in record["overhead"]:
             token, call = row["microseconds_per_token"], row["microseconds_per_call"]
-            print(f"| {row['call']} | {median_of(token)} | {median_of(call)} |")
+            bare = row["of_the_bare_loop"]
+            print(f"| {row['call']} | {median_of(token)} | {median_of(bare)} | {median_of(call)} |")
         wall = record["wall"]
         print(
             f"\nWall time of a token, microseconds: API {median_of(wall['api'])}, bare core "

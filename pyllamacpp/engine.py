@@ -64,16 +64,20 @@ class Engine:
         self.store: PrefixStore | None = None
         self.scores = Scores(context.n_ctx, model.config.n_vocab)
         self.tokenizer = model.tokenizer
-        self._turn = threading.Condition()
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(self._lock)  # what waits for the lead, or for a step
+        self._n_asleep = 0  # threads that wait there
         self._is_busy = False  # a thread has the lead; it alone touches what follows
         self._has_cancelled = False  # the evaluation that runs
         self._listened: set[Stream] = set()
-        self._waiting: deque[Stream] = deque()  # any thread may append and remove, with `_turn`
+        self._waiting: deque[Stream] = deque()  # any thread may append and remove, with the lock
         self._running: list[Stream] = []  # in order of arrival
         self._unsaved: list[int] = []  # sequences with finished texts that the store is to get
         n_sequences = 1 if logits_all else context.max_sequences
         self._owners: list[Stream | None] = [None] * n_sequences  # of the sequences
         self._last_use = [0] * n_sequences
+        # Pages that a batch fills at most, with two begun or copied by each of its texts beside.
+        self._batch_pages = context.n_batch // context.page_tokens
         self._n_uses = 0
         self._current = 0  # the sequence that began a text last
 
@@ -202,7 +206,7 @@ class Engine:
             stream.finish_reason = "length"
             stream.is_finished = True
             return stream
-        with self._turn:
+        with self._lock:
             self._waiting.append(stream)
         return stream
 
@@ -226,7 +230,7 @@ class Engine:
     def next_step(self, stream: Stream) -> Step:
         """The next step of a stream: made already, by the thread in the lead, or by this one."""
         while True:
-            with self._turn:
+            with self._lock:
                 while True:
                     step = stream.take()
                     if step is not None:
@@ -234,14 +238,26 @@ class Engine:
                     if not self._is_busy:
                         self._is_busy = True
                         break
-                    self._turn.wait()
+                    self._sleep()
             try:
                 has_advanced = self._advance()
             finally:
                 self._give_up_lead()
             if not has_advanced:  # others hold what this stream needs, until they are taken from
-                with self._turn:
-                    self._turn.wait(_PATIENCE)
+                with self._lock:
+                    self._sleep(_PATIENCE)
+
+    def _sleep(self, seconds: float | None = None) -> None:
+        """Waits for `_wake`, the lock being held and given up meanwhile."""
+        self._n_asleep += 1
+        try:
+            self._turn.wait(seconds)
+        finally:
+            self._n_asleep -= 1
+
+    def _wake(self) -> None:
+        if self._n_asleep:
+            self._turn.notify_all()
 
     def listen(self, stream: Stream, listener: Callable[[], None]) -> None:
         """Has a stream evaluated without a thread that waits for its steps.
@@ -249,33 +265,33 @@ class Engine:
         The listener is called, by another thread, whenever there may be something to `poll`; it
         must return at once.
         """
-        with self._turn:
+        with self._lock:
             stream.listener = listener
             is_first = not self._listened
             self._listened.add(stream)
-            self._turn.notify_all()
+            self._wake()
         if is_first:
             threading.Thread(target=self._drive, name="pyllamacpp-engine", daemon=True).start()
 
     def poll(self, stream: Stream) -> Step | None:
         """The next step if it is made already; None: the listener will say. Raises as `take`."""
-        with self._turn:
+        with self._lock:
             wanted = stream.wants_steps
             try:
                 return stream.take()
             finally:
                 if stream.wants_steps and not wanted:
-                    self._turn.notify_all()
+                    self._wake()
 
     def _drive(self) -> None:
         """Evaluates as long as somebody listens."""
         while True:
-            with self._turn:
+            with self._lock:
                 while self._is_busy or not any(s.wants_steps for s in self._listened):
                     self._listened = {s for s in self._listened if not s.is_finished}
                     if not self._listened:
                         return
-                    self._turn.wait()
+                    self._sleep()
                 self._is_busy = True
             has_advanced = False
             try:
@@ -288,8 +304,8 @@ class Engine:
             finally:
                 self._give_up_lead()
             if not has_advanced:
-                with self._turn:
-                    self._turn.wait(_PATIENCE)
+                with self._lock:
+                    self._sleep(_PATIENCE)
 
     @property
     def n_waiting(self) -> int:
@@ -311,7 +327,7 @@ class Engine:
         """Gives finished texts to the store, which takes its time: called after a last step."""
         if not self._unsaved:
             return
-        with self._turn:
+        with self._lock:
             if self._is_busy:
                 return  # whoever has the lead does it next
             self._is_busy = True
@@ -326,7 +342,7 @@ class Engine:
         self.settle()
 
     def _cancel(self, stream: Stream) -> None:
-        with self._turn:
+        with self._lock:
             if stream.is_finished and not stream.steps:
                 return
             stream.is_cancelled = stream.is_finished = True
@@ -338,7 +354,7 @@ class Engine:
                 self._has_cancelled = True
                 self.context.cancel()
             stream.tell()
-            self._turn.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """Ends all streams; their next steps raise PyllamacppError."""
@@ -352,9 +368,9 @@ class Engine:
     @contextmanager
     def _lead(self) -> Iterator[None]:
         """Nobody else evaluates or changes sequences meanwhile."""
-        with self._turn:
+        with self._lock:
             while self._is_busy:
-                self._turn.wait()
+                self._sleep()
             self._is_busy = True
         try:
             self._save_finished()
@@ -363,22 +379,27 @@ class Engine:
             self._give_up_lead()
 
     def _give_up_lead(self) -> None:
-        with self._turn:
+        with self._lock:
             for stream in [s for s in self._running if s.is_cancelled]:
                 self._retire(stream)
             self._is_busy = False
-            self._turn.notify_all()
+            self._wake()
 
     # -- what the thread in the lead does --------------------------------------------------------
 
     def _advance(self) -> bool:
         """One evaluation for the texts that want steps; False if there are none."""
-        self._save_finished()
-        self._admit()
+        # What a token costs in Python is little beside its evaluation because it does little.
+        if self._unsaved:
+            self._save_finished()
+        if self._waiting:
+            self._admit()
         batch = [s for s in self._running if s.wants_steps]
         for stream in batch:
-            stream.guess()
-        self._make_room(batch)
+            if stream.params.drafter is not None:
+                stream.guess()
+        if self.context.n_free_pages < self._batch_pages + 2 * len(batch):
+            self._make_room(batch)
         if not batch:
             return False
         try:
@@ -395,7 +416,8 @@ class Engine:
     def _deliver(self, stream: Stream, steps: _core.GenerationSteps) -> None:
         try:
             stream.add(steps or stream.sample_if_ready())
-            stream.report_progress()
+            if stream.params.prompt_progress is not None:
+                stream.report_progress()
             if self.logits_all and stream.n_generated:
                 self.scores.store(self.length, self.context.logits()[-1:])
         except Exception as error:  # of this text alone: a filter, a processor, bad logits
@@ -416,7 +438,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Gives sequences to texts that wait, in order."""
-        with self._turn:  # others append and cancel meanwhile
+        with self._lock:  # others append and cancel meanwhile
             waiting = [s for s in self._waiting if s.wants_steps or s.is_finished]
         for stream in waiting:
             if stream.is_finished:
@@ -439,7 +461,7 @@ class Engine:
 
     def _leave_queue(self, stream: Stream) -> bool:
         """Whether the stream still waited: a cancelled one is gone."""
-        with self._turn:
+        with self._lock:
             if stream not in self._waiting:
                 return False
             self._waiting.remove(stream)
@@ -530,7 +552,7 @@ class Engine:
         stream.generation.interrupt()
         self._running.remove(stream)
         self._owners[stream.generation.sequence] = None
-        with self._turn:
+        with self._lock:
             self._waiting.appendleft(stream)
 
     def _evict(self, *keep: int) -> bool:

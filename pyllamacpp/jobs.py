@@ -18,18 +18,25 @@ _T = TypeVar("_T")
 class Job(Generic[ResultT, ChunkT]):
     """A run, and how its dicts are given out.
 
-    new_chunks: makes what turns each chunk of a completion into those of this job.
+    new_chunks: makes what turns each chunk of a completion into those of this job; None: they are
+    the same.
     """
 
     def __init__(
         self,
         run: Run,
         as_result: Callable[[Completion], ResultT],
-        new_chunks: Callable[[], Callable[[CompletionChunk], Iterable[ChunkT]]],
+        new_chunks: Callable[[], Callable[[CompletionChunk], Iterable[ChunkT]]] | None,
     ) -> None:
         self.run = run
         self._as_result = as_result
-        self.new_chunks = new_chunks
+        self._new_chunks = new_chunks
+
+    def new_chunks(self) -> Callable[[CompletionChunk], Iterable[ChunkT]]:
+        """What turns each chunk of a completion into those of this job."""
+        if self._new_chunks is not None:
+            return self._new_chunks()
+        return lambda chunk: [cast("ChunkT", chunk)]
 
     def finish(self) -> ResultT:
         """The result, once it is there."""
@@ -37,7 +44,11 @@ class Job(Generic[ResultT, ChunkT]):
 
     def chunks(self) -> Iterator[ChunkT]:
         """The result in pieces."""
-        as_chunks = self.new_chunks()
+        if self._new_chunks is None:
+            return cast("Iterator[ChunkT]", self.run.chunks())
+        return self._chunks(self._new_chunks())
+
+    def _chunks(self, as_chunks: Callable[[CompletionChunk], Iterable[ChunkT]]) -> Iterator[ChunkT]:
         for chunk in self.run.chunks():
             yield from as_chunks(chunk)
 

@@ -360,7 +360,7 @@ class Llama(Session):
         if fill is not None:
             arguments = {**arguments, "suffix": None}
         run = self._run(prompts, arguments, LogProbText.completion_layout)
-        return Job(run, lambda completion: completion, lambda: lambda chunk: [chunk])
+        return Job(run, lambda completion: completion, None)
 
     def _chat_handler(self) -> ChatHandler | LlamaChatCompletionHandler:
         if self._chat is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from time import monotonic
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from . import _core
 from .errors import CancelledError, ContextFullError
@@ -19,8 +19,7 @@ LogProbs = tuple[float, list[tuple[int, float]]]
 """The log-probability of a token, and (token, log-probability) of the likeliest, best first."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step of a generation; the one with a finish_reason is the last.
 
     text: whole characters only, may be empty. token: the id sampled, None if none was.
@@ -81,6 +80,10 @@ class Stream(Iterator[Step]):
         self.steps: deque[Step] = deque()
         self.listener: Callable[[], None] | None = None
         self._engine = engine
+        # Whether a token is sampled only after Python has looked at the logits.
+        self.by_python = bool(
+            params.processors or params.criteria or params.token_filter is not None
+        )
         self._prompt_is_through = False
         self._deadline = math.inf
 
@@ -154,12 +157,6 @@ class Stream(Iterator[Step]):
     # -- the engine's side ---------------------------------------------------------------------
 
     @property
-    def by_python(self) -> bool:
-        """Whether a token is sampled only after Python has looked at the logits."""
-        p = self.params
-        return bool(p.processors or p.criteria or p.token_filter is not None)
-
-    @property
     def wants_steps(self) -> bool:
         """Whether another step is of use now."""
         return not self.is_finished and (not self.keeps_up or len(self.steps) < _AHEAD)
@@ -208,12 +205,14 @@ class Stream(Iterator[Step]):
 
         Raises ContextFullError where the text has filled the context and that is an error.
         """
-        if found and found[-1][2] is None and monotonic() > self._deadline:
+        is_limited = self._deadline < math.inf
+        if is_limited and found and found[-1][2] is None and monotonic() > self._deadline:
             assert self.generation is not None
             text, token, _, log_probs = found[-1]
             found[-1] = (text + self.generation.end(), token, "length", log_probs)
         for text, token, reason, log_probs in found:
-            is_end = token >= 0 and self.tokenizer.ends_generation(token)
+            # A token that ends texts has a reason, unless it is to be ignored.
+            is_end = reason is not None and token >= 0 and self.tokenizer.ends_generation(token)
             if token >= 0 and (self.params.ignore_eos or not is_end):
                 self.n_generated += 1
             if reason == "length" and self.params.when_full == "error":
