@@ -68,7 +68,6 @@ class Engine:
         self._turn = threading.Condition(self._lock)  # what waits for the lead, or for a step
         self._n_asleep = 0  # threads that wait there
         self._is_busy = False  # a thread has the lead; it alone touches what follows
-        self._has_cancelled = False  # the evaluation that runs
         self._listened: set[Stream] = set()
         self._waiting: deque[Stream] = deque()  # any thread may append and remove, with the lock
         self._running: list[Stream] = []  # in order of arrival
@@ -131,14 +130,12 @@ class Engine:
                 self.scores.store(self.length, self.context.logits())
 
     def _decode(self, sequence: int, tokens: list[int], wants: _core.WantLogits) -> None:
-        try:
-            self.context.decode([(sequence, tokens, wants)])
-        except CancelledError:
-            if not self._has_cancelled:
-                raise
-            # The cancel of a stream came too late for its own evaluation.
-            self._has_cancelled = False
-            self.context.decode([(sequence, tokens, wants)])
+        while True:
+            try:
+                self.context.decode([(sequence, tokens, wants)])
+                return
+            except CancelledError:
+                pass  # a stream's cancel came too late for its own evaluation
 
     def _free_current(self) -> None:
         owner = self._owners[self._current]
@@ -351,7 +348,6 @@ class Engine:
             elif not self._is_busy:
                 self._retire(stream)
             elif stream in self._running:
-                self._has_cancelled = True
                 self.context.cancel()
             stream.tell()
             self._wake()
@@ -405,9 +401,8 @@ class Engine:
         try:
             found = _core.advance(_pairs(batch))
         except CancelledError:
-            if not self._has_cancelled:
-                raise
-            self._has_cancelled = False
+            # A stream was cancelled, now or too late for its own evaluation, and maybe another
+            # since: that one ends, and the rest is evaluated again.
             return True
         for stream, steps in zip(batch, found, strict=True):
             self._deliver(stream, steps)

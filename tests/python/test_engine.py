@@ -200,6 +200,20 @@ def test_cancel_during_the_prompt_leaves_others_alone(
         next(long)
 
 
+def test_a_cancel_that_comes_too_late_is_for_nobody(
+    model: _core.Model, expected: list[list[Step]]
+) -> None:
+    """As when two streams are cancelled during one evaluation: the second stops the next one."""
+    engine = engine_of(model)
+    stream = engine.start(prompts_of(model)[0], params_of(1)[0])
+    engine.context.cancel()
+    found = [next(stream)]
+    engine.context.cancel()
+    assert [*found, *stream] == expected[0]
+    engine.context.cancel()
+    engine.evaluate([1, 2, 3])
+
+
 def test_log_probs_are_those_of_the_logits(model: _core.Model) -> None:
     prompt = prompts_of(model)[0]
     engine = engine_of(model)
