@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from . import _core
@@ -131,11 +131,9 @@ class Engine:
 
     def _decode(self, sequence: int, tokens: list[int], wants: _core.WantLogits) -> None:
         while True:
-            try:
+            with suppress(CancelledError):  # a stream's that came too late for its own evaluation
                 self.context.decode([(sequence, tokens, wants)])
                 return
-            except CancelledError:
-                pass  # a stream's cancel came too late for its own evaluation
 
     def _free_current(self) -> None:
         owner = self._owners[self._current]
