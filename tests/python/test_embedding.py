@@ -9,8 +9,9 @@ import math
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -355,9 +356,15 @@ def test_damaged_weights(tmp_path: Path) -> None:
 
 def test_no_memory_for_a_text(tiny: _core.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = Embedder(tiny, 4096, pooling_type=MEAN)
-    plan = _core.plan_memory(tiny.path, n_ctx=200)
-    tight = partial(_core.plan_memory, available=plan.kv + plan.scratch)
-    monkeypatch.setattr(_core, "plan_memory", tight)
+    plan_context = _core.plan_context
+    available = plan_context(tiny, n_ctx=200).own
+
+    def tight(model: _core.Model, **shape: Any) -> SimpleNamespace:
+        return SimpleNamespace(
+            own=plan_context(model, **shape).own, available=available, gpu=0, gpu_available=0
+        )
+
+    monkeypatch.setattr(_core, "plan_context", tight)
     vector = embedder.embed(ids(200))
     with pytest.raises(OutOfMemoryError, match=r"2000 tokens of texts need .* are available"):
         embedder.embed(ids(2000))
