@@ -58,7 +58,7 @@ def peer_with_server(venv: Path) -> str:
 
 def llama_server(folder: Path) -> str:
     """The llama-server of the sources in the peer's source package, built where there is none."""
-    program = folder / "build" / "bin" / SERVER
+    program = folder / "bin" / SERVER
     if program.exists():
         return str(program)
     print(f"Building {SERVER} in {folder}: half an hour.", file=sys.stderr)
@@ -72,6 +72,7 @@ def llama_server(folder: Path) -> str:
     configure = ["cmake", "-S", str(sources), "-B", str(folder / "build"), "-G", "Ninja"]
     options = {"CMAKE_BUILD_TYPE": "Release", "BUILD_SHARED_LIBS": "OFF", "LLAMA_OPENSSL": "OFF"}
     options |= {"LLAMA_BUILD_TESTS": "OFF", "LLAMA_BUILD_EXAMPLES": "OFF"}
+    options["CMAKE_RUNTIME_OUTPUT_DIRECTORY"] = str(folder / "bin")
     subprocess.run([*configure, *(f"-D{k}={v}" for k, v in options.items())], check=True)
     subprocess.run(["cmake", "--build", str(folder / "build"), "--target", SERVER], check=True)
     return str(program)
@@ -88,7 +89,7 @@ def commands(args: argparse.Namespace) -> dict[str, Callable[[int], list[str]]]:
         return [*command, "--n_threads_batch", threads, "--interrupt_requests", "false"]
 
     def server(port: int) -> list[str]:
-        program = args.llama_server or llama_server(CACHE / f"{SERVER}-{PEER_VERSION}")
+        program = args.llama_server or llama_server(CACHE / f"llama.cpp-{PEER_VERSION}")
         command = [str(program), "-m", model, "--host", LOCAL, "--port", str(port), "-t", threads]
         return [*command, "-tb", threads, "-np", str(SLOTS), "-c", str(SLOTS * CONTEXT)]
 
