@@ -79,7 +79,9 @@ string shown_settings(const Chat& chat, const string& name) {
   const Conversation& conversation = chat.conversation;
   string text;
   const auto add = [&](std::string_view setting, std::string_view value) {
-    if (name.empty() || name == setting) text += (text.empty() ? "" : "\n") + line(setting, value);
+    if (!name.empty() && name != setting) return;
+    if (!text.empty()) text += '\n';
+    text += line(setting, value);
   };
   for (const SamplingSetting& setting : kSampling)
     add(setting.name,

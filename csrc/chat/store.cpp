@@ -105,9 +105,9 @@ std::string messages(const SavedConversation& conversation, bool with_system,
                      const std::string& indent, bool ascii) {
   std::string text;
   const auto add = [&](const char* role, const std::string& content) {
-    text += (text.empty() ? "" : ",") + ("\n" + indent) + " {\n" + indent + R"(  "role": ")" +
-            role + "\",\n" + indent + R"(  "content": )" + quoted(content, ascii) + "\n" + indent +
-            " }";
+    if (!text.empty()) text += ',';
+    text += '\n' + indent + " {\n" + indent + R"(  "role": ")" + role + "\",\n" + indent +
+            R"(  "content": )" + quoted(content, ascii) + '\n' + indent + " }";
   };
   if (with_system && conversation.system) add("system", *conversation.system);
   for (const Exchange& exchange : conversation.exchanges) {
