@@ -1,6 +1,7 @@
 // One struct per stored weight type: what its activations become and how its blocks turn into
 // bytes and scales, in vocabulary words. The loops of matmul_*.h do everything else.
 //
+// `kMost`: the largest magnitude of the bytes, before any bias of the tier.
 // Types of 32: `kMin` says that w = d * q + m; `kOffset` that w = d * (q - kOffset), unsigned bytes
 // q; `kSigned` that the bytes are signed. codes() are the stored integers of `kBits` bits, 8 where
 // they are the bytes already, and bytes() makes bytes of codes. Packed panels keep codes.
