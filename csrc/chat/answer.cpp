@@ -2,18 +2,55 @@
 
 #include <chrono>
 #include <cstdio>
+#include <optional>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "chat/json.h"
+#include "chat/screen.h"
 
 namespace pyllamacpp {
 
 namespace {
 
-std::string rate(int32_t n, double seconds) {
+// Tokens per second; nothing where they are too few to tell.
+std::optional<double> rate(int32_t n, double seconds) {
+  if (n <= 0 || !(seconds > 0)) return std::nullopt;
+  return n / seconds;
+}
+
+std::optional<double> prompt_rate(const Answer& a) {
+  return rate(a.n_prompt - a.n_reused, a.prompt_seconds);
+}
+
+std::optional<double> decode_rate(const Answer& a) {
+  return rate(a.n_tokens - 1, a.decode_seconds);
+}
+
+std::string in_sentence(std::optional<double> rate) {
   char text[48] = "";
-  if (n > 0 && seconds > 0) std::snprintf(text, sizeof text, ", %.1f tokens/s", n / seconds);
+  if (rate) std::snprintf(text, sizeof text, ", %.1f tokens/s", *rate);
   return text;
+}
+
+std::string in_json(std::optional<double> rate) {
+  char text[48] = "null";
+  if (rate) std::snprintf(text, sizeof text, "%.6g", *rate);
+  return text;
+}
+
+const char* finish_reason(Answer::End end) {
+  switch (end) {
+    case Answer::End::finished:
+      return "stop";
+    case Answer::End::max_tokens:
+    case Answer::End::context_full:
+      return "length";
+    case Answer::End::interrupted:
+      break;
+  }
+  return "interrupted";
 }
 
 }  // namespace
@@ -21,8 +58,29 @@ std::string rate(int32_t n, double seconds) {
 std::string Answer::speed() const {
   std::string text = "prompt " + std::to_string(n_prompt) + " tokens";
   if (n_reused > 0) text += ", " + std::to_string(n_reused) + " of them from the cache";
-  return text + rate(n_prompt - n_reused, prompt_seconds) + "; answer " + std::to_string(n_tokens) +
-         " tokens" + rate(n_tokens - 1, decode_seconds);
+  return text + in_sentence(prompt_rate(*this)) + "; answer " + std::to_string(n_tokens) +
+         " tokens" + in_sentence(decode_rate(*this));
+}
+
+std::string Answer::json() const {
+  std::string object = "{";
+  const auto add = [&](std::string_view name, std::string_view value) {
+    if (object.size() > 1) object += ", ";
+    object += quoted(name, true);
+    object += ": ";
+    object += value;
+  };
+  add("text", quoted(text, true));
+  add("finish_reason", quoted(finish_reason(end), true));
+  add("prompt_tokens", std::to_string(n_prompt));
+  add("cached_tokens", std::to_string(n_reused));
+  add("completion_tokens", std::to_string(n_tokens));
+  add("dropped_messages", std::to_string(n_dropped));
+  add("context_shifts", std::to_string(n_shifts));
+  add("prompt_tokens_per_s", in_json(prompt_rate(*this)));
+  add("completion_tokens_per_s", in_json(decode_rate(*this)));
+  object += '}';
+  return object;
 }
 
 Answer make_answer(Context& context, std::vector<int32_t> prompt, const GenerationParams& params,
@@ -35,15 +93,14 @@ Answer make_answer(Context& context, std::vector<int32_t> prompt, const Generati
   a.n_reused = generation.n_reused();
   const Clock::time_point began = Clock::now();
   Clock::time_point first = began;
-  int32_t n_shifts = 0;
   try {
     for (bool is_first = true;; is_first = false) {
       const GenerationStep step = generation.next();
       if (is_first) first = Clock::now();
       screen.show(step.text);
       a.text += step.text;
-      if (generation.n_shifts() > n_shifts) {
-        n_shifts = generation.n_shifts();
+      if (generation.n_shifts() > a.n_shifts) {
+        a.n_shifts = generation.n_shifts();
         screen.notice("the context of " + std::to_string(context.params().n_ctx) +
                       " tokens is full: the older half was dropped, " +
                       (params.n_keep > 0

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "chat/commands.h"
+#include "chat/loading.h"
 
 namespace pyllamacpp {
 
@@ -40,15 +41,17 @@ int Chat::run() {
     try {
       if (line.starts_with('/'))
         run_command(*this, line);
-      else if (!line.empty() && !ask(line, false) && !screen.is_typed())
-        return kInterrupted;
+      else if (!line.empty())
+        ask(line, false);
     } catch (const Error& e) {
-      if (!screen.is_typed()) throw;
+      if (!screen.is_typed() && e.kind() != ErrorKind::cancelled) throw;
       screen.notice(e.what());
     } catch (const std::bad_alloc&) {
       if (!screen.is_typed()) throw;
       screen.notice("not enough memory");
     }
+    // A Ctrl-C that came too late is not for the next answer.
+    if (was_interrupted() && !screen.is_typed()) return kInterrupted;
   }
   return 0;
 }
@@ -62,11 +65,10 @@ bool Chat::ask(const std::string& question, bool instead) {
   try {
     answer = conversation.ask(whole, instead, screen);
   } catch (...) {
-    screen.end_answer();
+    screen.end_answer(nullptr);
     throw;
   }
-  screen.end_answer();
-  was_interrupted();  // a Ctrl-C that came too late is not for the next answer
+  screen.end_answer(answer ? &*answer : nullptr);
   if (!answer) {
     screen.notice("stopped before the first word: the question is not kept");
     return false;
@@ -90,11 +92,22 @@ void Chat::resume(const std::string& name) {
   if (saved.exchanges.empty()) return;
   screen.tell(saved.exchanges.back().question + "\n");
   screen.show(saved.exchanges.back().answer);
-  screen.end_answer();
+  screen.end_answer(nullptr);
 }
 
 SavedConversation Chat::as_saved() const {
-  return {conversation.system, conversation.exchanges(), model_name};
+  return {conversation.system, conversation.exchanges(), model_name()};
+}
+
+std::string Chat::model_name() const { return store::utf8(store::user_path(options.model).stem()); }
+
+void Chat::use_model(const std::string& file) {
+  Options changed = options;
+  changed.model = store::utf8(store::user_path(file));
+  std::unique_ptr<Context> context = load_model(changed);
+  ChatFormat format = ChatFormat::choose(context->model(), options.format);
+  conversation.use(std::move(context), std::move(format));
+  options = std::move(changed);
 }
 
 void Chat::keep_last() {

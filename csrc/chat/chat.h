@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "chat/conversation.h"
+#include "chat/options.h"
 #include "chat/screen.h"
 #include "chat/store.h"
 
@@ -14,7 +15,7 @@ namespace pyllamacpp {
 struct Chat {
   Conversation& conversation;
   Screen& screen;
-  std::string model_name;
+  Options options;                         // the model is the one in use
   bool wants_stats = false;                // after each answer
   std::vector<std::string> attached = {};  // texts that go before the next question
   bool leaves = false;
@@ -27,6 +28,11 @@ struct Chat {
   // Goes on with a saved conversation, and shows how it ended.
   void resume(const std::string& name);
   SavedConversation as_saved() const;
+  // Name of the model's file.
+  std::string model_name() const;
+  // Goes on with another model, once it is loaded. Throws Error, also for Ctrl-C while it loads,
+  // and all is then as it was.
+  void use_model(const std::string& file);
 
  private:
   void keep_last();

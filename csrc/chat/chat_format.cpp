@@ -245,8 +245,9 @@ std::string ChatFormat::names() {
   return names;
 }
 
-ChatFormat ChatFormat::choose(const GgufFile& file, const Tokenizer& tokenizer,
-                              std::string_view name) {
+ChatFormat ChatFormat::choose(const Model& model, std::string_view name) {
+  const GgufFile& file = model.file();
+  const Tokenizer& tokenizer = model.tokenizer();
   const std::optional<std::string_view> own = file.find_string("tokenizer.chat_template");
   const std::string source = with_line_ends(own.value_or(""));
   ChatFormat format;
@@ -269,7 +270,9 @@ ChatFormat ChatFormat::choose(const GgufFile& file, const Tokenizer& tokenizer,
   return format;
 }
 
-std::string_view ChatFormat::name() const { return spec_->name; }
+std::string ChatFormat::stated() const {
+  return join({"format ", spec_->name, recognised_ ? " (the file's own)" : ""});
+}
 
 std::vector<std::string> ChatFormat::stop() const {
   return spec_->stop.empty() ? std::vector<std::string>() : std::vector{std::string(spec_->stop)};

@@ -5,8 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "gguf/gguf_reader.h"
-#include "text/tokenizer.h"
+#include "model/model.h"
 
 namespace pyllamacpp {
 
@@ -16,12 +15,12 @@ class ChatFormat {
  public:
   // `name`: a format's name, or empty to recognise the file's own template. Throws
   // Error(unsupported) when that is not possible, naming the formats.
-  static ChatFormat choose(const GgufFile& file, const Tokenizer& tokenizer, std::string_view name);
+  static ChatFormat choose(const Model& model, std::string_view name);
   // Names of all formats: "chatml, llama-2, ...".
   static std::string names();
 
-  std::string_view name() const;
-  bool recognised() const { return recognised_; }  // from the file, not chosen by name
+  // "format NAME", and whether the file's own template is of it.
+  std::string stated() const;
   // What is said when the user gives no system message: by the file's template or, where the format
   // was chosen for a file of another, by the format's makers. May be empty.
   const std::string& default_system() const { return default_system_; }

@@ -120,6 +120,12 @@ void set(Chat& chat, const string& argument) {
   chat.screen.notice(shown_settings(chat, name));
 }
 
+void model(Chat& chat, const string& argument) {
+  if (!argument.empty()) chat.use_model(argument);
+  chat.screen.notice(chat.model_name() + ", context " + std::to_string(chat.conversation.n_ctx()) +
+                     " tokens, " + chat.conversation.format().stated());
+}
+
 void stats(Chat& chat, const string&) {
   if (!chat.conversation.last())
     fail(ErrorKind::invalid_argument, "there is no answer to measure yet");
@@ -152,6 +158,7 @@ constexpr Command kCommands[] = {
     {"/export", "FILE", "write it as Markdown (.md) or JSON (.json)", export_to},
     {"/read", "FILE", "put a text file before the next question", read},
     {"/set", "[NAME VALUE]", "show or change how answers are made", set},
+    {"/model", "[FILE]", "show or change the model", model},
     {"/stats", "", "speed of the last answer", stats},
     {"/tokens", "[TEXT]", "tokens of the conversation, or of a text", tokens},
     {"/exit", "", "leave", leave},

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "chat/screen.h"
 #include "text/utf8.h"
 
 namespace pyllamacpp {
@@ -23,11 +24,11 @@ FullContext full_context_of(std::string_view setting, std::string_view name) {
        printable(name), "'");
 }
 
-Conversation::Conversation(Context& context, ChatFormat format, GenerationParams params,
-                           std::optional<std::string> system)
+Conversation::Conversation(std::unique_ptr<Context> context, ChatFormat format,
+                           GenerationParams params, std::optional<std::string> system)
     : system(std::move(system)),
       params(std::move(params)),
-      context_(context),
+      context_(std::move(context)),
       format_(std::move(format)) {
   reseed(this->params.sampling.seed);
 }
@@ -37,6 +38,13 @@ void Conversation::set(std::optional<std::string> new_system, std::vector<Exchan
   system = std::move(new_system);
   exchanges_ = std::move(exchanges);
   name = std::move(new_name);
+  n_unseen_ = 0;
+  last_.reset();
+}
+
+void Conversation::use(std::unique_ptr<Context> context, ChatFormat format) {
+  context_ = std::move(context);
+  format_ = std::move(format);
   n_unseen_ = 0;
   last_.reset();
 }
@@ -59,7 +67,7 @@ void Conversation::undo() {
 int32_t Conversation::n_tokens() const {
   if (exchanges_.empty()) return 0;
   const std::string text = said(n_unseen_, exchanges_.size());
-  return int32_t(context_.model().tokenizer().encode(text, true, true, kMark).size());
+  return int32_t(context_->model().tokenizer().encode(text, true, true, kMark).size());
 }
 
 std::optional<Answer> Conversation::ask(const std::string& question, bool instead, Screen& screen) {
@@ -85,6 +93,7 @@ std::optional<Answer> Conversation::ask(const std::string& question, bool instea
 }
 
 Answer Conversation::answer(const std::string& question, size_t n_before, Screen& screen) {
+  const size_t old_unseen = n_unseen_;
   std::vector<int32_t> tokens = fitting(n_before, question, screen);
   GenerationParams next = params;
   next.stop = format_.stop();
@@ -93,7 +102,8 @@ Answer Conversation::answer(const std::string& question, size_t n_before, Screen
     next.when_full = WhenFull::shift;
     next.n_keep = n_keep();
   }
-  Answer a = make_answer(context_, std::move(tokens), next, screen);
+  Answer a = make_answer(*context_, std::move(tokens), next, screen);
+  a.n_dropped = int32_t(2 * (n_unseen_ - old_unseen));
   if (when_full == FullContext::error && a.end == Answer::End::context_full)
     fail(ErrorKind::context_full, "the text has filled the context of ", n_ctx(),
          " tokens: nothing of the answer is kept");
@@ -102,11 +112,11 @@ Answer Conversation::answer(const std::string& question, size_t n_before, Screen
 
 // Special tokens that a message or an answer spells are text.
 std::string Conversation::marked_system() const {
-  return context_.model().tokenizer().marked(system.value_or(format_.default_system()), kMark);
+  return context_->model().tokenizer().marked(system.value_or(format_.default_system()), kMark);
 }
 
 std::string Conversation::said(size_t first, size_t last) const {
-  const Tokenizer& tokenizer = context_.model().tokenizer();
+  const Tokenizer& tokenizer = context_->model().tokenizer();
   const std::string before = marked_system();
   std::string text = format_.opening(before);
   for (size_t i = first; i < last; ++i)
@@ -117,7 +127,7 @@ std::string Conversation::said(size_t first, size_t last) const {
 
 std::vector<int32_t> Conversation::prompt(size_t first, size_t last,
                                           std::string_view question) const {
-  const Tokenizer& tokenizer = context_.model().tokenizer();
+  const Tokenizer& tokenizer = context_->model().tokenizer();
   const std::string turn =
       format_.turn(tokenizer.marked(question, kMark), marked_system(), first == last);
   return tokenizer.encode(said(first, last) + turn, true, true, kMark);

@@ -1,6 +1,7 @@
 // A conversation with a model: what was said, what the model sees of it, and the next answer.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <random>
 #include <string>
@@ -23,7 +24,7 @@ FullContext full_context_of(std::string_view setting, std::string_view name);
 
 class Conversation {
  public:
-  Conversation(Context& context, ChatFormat format, GenerationParams params,
+  Conversation(std::unique_ptr<Context> context, ChatFormat format, GenerationParams params,
                std::optional<std::string> system);
 
   std::optional<std::string> system;  // without: the format's own
@@ -34,13 +35,16 @@ class Conversation {
   const std::vector<Exchange>& exchanges() const { return exchanges_; }
   // Of these, so many of the oldest are not seen by the model any more.
   size_t n_unseen() const { return n_unseen_; }
-  const std::optional<Answer>& last() const { return last_; }
-  const Context& context() const { return context_; }
-  int32_t n_ctx() const { return context_.params().n_ctx; }
+  const std::optional<Answer>& last() const { return last_; }  // of the model in use
+  const Context& context() const { return *context_; }
+  const ChatFormat& format() const { return format_; }
+  int32_t n_ctx() const { return context_->params().n_ctx; }
 
   // Becomes another one.
   void set(std::optional<std::string> new_system, std::vector<Exchange> exchanges,
            std::string new_name);
+  // Goes on with another model; what was said stays.
+  void use(std::unique_ptr<Context> context, ChatFormat format);
   // The seed of the next answer; those after it follow from it.
   void reseed(uint64_t seed);
   // Throws Error(invalid_argument) when nothing was asked yet.
@@ -63,7 +67,7 @@ class Conversation {
   std::string marked_system() const;
   int32_t n_keep() const;
 
-  Context& context_;
+  std::unique_ptr<Context> context_;
   ChatFormat format_;
   std::vector<Exchange> exchanges_;
   size_t n_unseen_ = 0;

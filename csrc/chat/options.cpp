@@ -30,6 +30,9 @@ Chats with a model in the terminal or, with -p, completes one text. Runs without
                        oldest (shift), or is an error (error)
       --resume NAME    go on with a saved conversation; last: the last one
       --stats          say after each answer how fast it was
+      --json           write each answer as an object of JSON on a line of its own: "text",
+                       "finish_reason" ("stop", "length" or "interrupted"), counts of
+                       tokens and tokens per second
       --version, -h, --help
 
 Questions are lines of standard input. One that begins with / is a command; /help lists them.
@@ -122,6 +125,8 @@ Options parse_options(const std::vector<std::string>& args) {
       o.resume = value();
     else if (name == "--stats")
       o.wants_stats = true;
+    else if (name == "--json")
+      o.as_json = true;
     else if (name == "--when-full")
       o.when_full = full_context(name, value());
     else

@@ -23,6 +23,7 @@ struct Options {
   FullContext when_full = FullContext::stop;
   std::string resume;  // name of a saved conversation; may be empty
   bool wants_stats = false;
+  bool as_json = false;
   SamplingParams sampling;
   bool help = false;
   bool version = false;

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "chat/answer.h"
 #include "text/utf8.h"
 
 #if defined(_WIN32)
@@ -70,9 +71,11 @@ bool is_interrupted() { return interrupted; }
 
 bool was_interrupted() { return interrupted.exchange(false); }
 
-Screen::Screen() : is_typed_(is_terminal(stdin)), is_shown_(is_terminal(stdout)) {}
+Screen::Screen(bool as_json)
+    : is_typed_(is_terminal(stdin)), is_shown_(is_terminal(stdout)), as_json_(as_json) {}
 
 void Screen::show(std::string_view text) {
+  if (as_json_) return;
   if (is_shown_)
     std::cout << without_controls(text) << std::flush;
   else
@@ -80,13 +83,14 @@ void Screen::show(std::string_view text) {
   is_open_ = true;
 }
 
-void Screen::end_answer() {
+void Screen::end_answer(const Answer* answer) {
+  if (as_json_ && answer) std::cout << answer->json() << std::endl;
   if (is_open_) std::cout << std::endl;
   is_open_ = false;
 }
 
 void Screen::notice(std::string_view sentence) {
-  if (is_open_ && is_shown_) end_answer();
+  if (is_open_ && is_shown_) end_answer(nullptr);
   tell("pyllamacpp-chat: " + std::string(sentence));
 }
 

@@ -7,6 +7,8 @@
 
 namespace pyllamacpp {
 
+struct Answer;
+
 // From here on Ctrl-C is noted instead of ending the process; was_interrupted() takes the note
 // away.
 void catch_interrupts();
@@ -15,13 +17,15 @@ bool was_interrupted();
 
 class Screen {
  public:
-  Screen();
+  // as_json: of an answer nothing but its object of JSON, when it is over.
+  explicit Screen(bool as_json);
   // Whether somebody types the questions.
   bool is_typed() const { return is_typed_; }
 
   // A piece of an answer. No text steers a terminal, here and below.
   void show(std::string_view text);
-  void end_answer();
+  // The answer is over; null: it failed or was stopped before its first word.
+  void end_answer(const Answer* answer);
   // What the user should know, and what was asked for by a command: whole lines.
   void notice(std::string_view sentence);
   void tell(std::string_view lines);
@@ -32,7 +36,8 @@ class Screen {
 
  private:
   bool is_typed_, is_shown_;  // standard input, standard output: a terminal
-  bool is_open_ = false;      // an answer has not ended its line
+  bool as_json_;
+  bool is_open_ = false;  // an answer has not ended its line
 };
 
 }  // namespace pyllamacpp

@@ -6,25 +6,33 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import pexpect
 import pyte
 import pytest
 
+sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+from terminal import (
+    CHATML,
+    ENGLISH,
+    FRANCE,
+    ITALY,
+    LONG,
+    Chat,
+    Start,
+    ended,
+    interrupted_while_loading,
+    leave,
+    send,
+    terminals,
+)
 from tiny_model import TinyModel
 
-TIMEOUT = 120
 TAKEN = r"\x1b\[\?2004l"
 READY = r"\x1b\[\?2004h"  # the editor waits for a line, and takes pastes whole
-LONG = "Write a very long story about the sea."
-FRANCE = "Name the capital city of France."
-ENGLISH = Path(__file__).parents[1] / "data" / "english.txt"
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;5;\d+)m")
-
-Start = Callable[..., pexpect.spawn]
 
 
 @pytest.fixture
@@ -42,49 +50,20 @@ def start(
     command_path: str, default_model: Path, environment: dict[str, str], tmp_path: Path
 ) -> Iterator[Start]:
     """Starts a chat and waits for its first prompt."""
-    children = []
+    with terminals(READY, tmp_path) as open_chat:
 
-    def spawn(*args: str, width: int = 200, **variables: str) -> pexpect.spawn:
-        command = ["chat", "-m", str(default_model), "--temp", "0", *args]
-        child = pexpect.spawn(
-            command_path,
-            command,
-            encoding="utf-8",
-            timeout=TIMEOUT,
-            dimensions=(50, width),
-            env={**environment, **variables},
-            cwd=str(tmp_path),
-        )
-        child.logfile_read = sys.stdout  # shown when a test fails
-        children.append(child)
-        child.expect(READY)
-        return child
+        def spawn(*args: str, width: int = 200, **variables: str) -> Chat:
+            command = [command_path, "chat", "-m", str(default_model), "--temp", "0", *args]
+            return open_chat(command, {**environment, **variables}, width)
 
-    yield spawn
-    for child in children:
-        child.close(force=True)
+        yield spawn
 
 
-def send(chat: pexpect.spawn, line: str, *answers: str) -> None:
-    """Types a line, waits for what must be shown, and for the next prompt."""
-    chat.send(line + "\r")
-    for answer in answers:
-        chat.expect(answer)
-    chat.expect(READY)
-
-
-def taken(chat: pexpect.spawn) -> None:
+def taken(chat: Chat) -> None:
     """Waits until the editor is closed: Ctrl-C is a signal from then on, not a key."""
     chat.expect(TAKEN)
     while not chat.getecho():
         time.sleep(0.01)
-
-
-def leave(chat: pexpect.spawn) -> None:
-    chat.sendeof()
-    chat.expect(pexpect.EOF)
-    chat.wait()
-    assert chat.exitstatus == 0
 
 
 def test_questions_and_commands(start: Start, tmp_path: Path) -> None:
@@ -92,12 +71,12 @@ def test_questions_and_commands(start: Start, tmp_path: Path) -> None:
     send(chat, "/regen", "nothing was asked yet")
     send(chat, "/stats", "no answer to measure yet")
     send(chat, FRANCE, "is Paris")
-    send(chat, "Name the capital city of Italy.", "is Rome")
+    send(chat, ITALY, "is Rome")
     send(chat, "/tokens", r"\d+ of 4096 tokens")
     send(chat, "/tokens Paris", "1 tokens")
     send(chat, "/undo", "taken back.*Italy")
     send(chat, "/regen", "is Paris")
-    send(chat, "/edit Name the capital city of Italy.", "is Rome")
+    send(chat, f"/edit {ITALY}", "is Rome")
     send(chat, "/stats", r"prompt \d+ tokens.*answer \d+ tokens, [\d.]+ tokens/s \(\d+% of")
     send(chat, "/save trip", "saved as trip")
     send(chat, "/export trip.md", "written")
@@ -133,15 +112,13 @@ def test_questions_and_commands(start: Start, tmp_path: Path) -> None:
     send(chat, "/clear now", "/clear takes nothing")
     send(chat, "/help", "/regen", "Ctrl-D leaves")
     chat.send("/exit\r")
-    chat.expect(pexpect.EOF)
-    chat.wait()
-    assert chat.exitstatus == 0
+    ended(chat)
     exported = json.loads((tmp_path / "trip.json").read_text())
     assert [m["role"] for m in exported] == ["user", "assistant"]
-    assert exported[0]["content"] == "Name the capital city of Italy."
+    assert exported[0]["content"] == ITALY
     assert "Rome" in exported[1]["content"]
     page = (tmp_path / "trip.md").read_text()
-    assert page.startswith("## User\n\nName the capital city of Italy.\n\n## Assistant\n\n")
+    assert page.startswith(f"## User\n\n{ITALY}\n\n## Assistant\n\n")
     saved = json.loads((tmp_path / "data" / "conversations" / "trip.json").read_text())
     assert (saved["format"], saved["version"]) == ("pyllamacpp-conversation", 1)
     assert saved["messages"] == exported
@@ -295,12 +272,6 @@ def test_pipes_get_plain_text(
     assert found["completion_tokens_per_s"] > 0
 
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\\n' ~ m.content ~ '<|im_end|>\\n' }}"
-    "{% endfor %}{{ '<|im_start|>assistant\\n' }}"
-)
-
-
 def test_another_model_goes_on_with_the_conversation(start: Start, tmp_path: Path) -> None:
     other = TinyModel(chat_template=CHATML, n_ctx=512).write(tmp_path / "other.gguf")
     chat = start("-n", "24")
@@ -308,6 +279,7 @@ def test_another_model_goes_on_with_the_conversation(start: Start, tmp_path: Pat
     send(chat, "/tokens", r"\d+ of 4096 tokens")
     send(chat, f"/model {other}")
     send(chat, "/model", "other, context 512 tokens")
+    send(chat, "/stats", "no answer to measure yet")  # of this model
     send(chat, "/tokens", r"\d\d+ of 512 tokens")  # what was said stays, in the other's tokens
     send(chat, "/set max_tokens 4")
     send(chat, "Go on.", "cut at 4 tokens")
@@ -322,12 +294,24 @@ def test_another_model_goes_on_with_the_conversation(start: Start, tmp_path: Pat
     assert "Paris" in last["messages"][1]["content"]
 
 
+def test_ctrl_c_while_another_model_loads(
+    start: Start, default_model: Path, tmp_path: Path
+) -> None:
+    tiny = TinyModel(chat_template=CHATML, n_ctx=512).write(tmp_path / "tiny.gguf")
+    chat = interrupted_while_loading(
+        lambda: start("-m", str(tiny), "-n", "4"), default_model, taken
+    )
+    send(chat, "/model", "tiny, context 512 tokens")
+    send(chat, "hello", "cut at 4 tokens")
+    leave(chat)
+
+
 def test_a_data_folder_that_cannot_be_written(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     chat = start("-n", "24", PYLLAMACPP_DATA=str(tmp_path / "file" / "data"))
     assert "questions are not remembered: cannot write" in chat.before
     send(chat, FRANCE, "is Paris", "the conversation is not kept: cannot write")
-    send(chat, "Name the capital city of Italy.", "is Rome")
+    send(chat, ITALY, "is Rome")
     assert "is not kept" not in chat.before  # said once
     send(chat, "/save trip", "cannot write .*trip.json: Not a directory")
     send(chat, "/load", "saved: none")

@@ -6,10 +6,10 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import pexpect
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,22 +17,26 @@ from hypothesis import strategies as st
 from pyllamacpp.cli.chat import store
 from pyllamacpp.errors import PyllamacppError
 
+sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+from terminal import (
+    CHATML,
+    ENGLISH,
+    FRANCE,
+    ITALY,
+    LONG,
+    Chat,
+    Start,
+    ended,
+    interrupted_while_loading,
+    leave,
+    send,
+    terminals,
+)
 from tiny_model import TinyModel
 
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "pyllamacpp-chat")
-TIMEOUT = 120
 READY = "\n> "
-LONG = "Write a very long story about the sea."
-FRANCE = "Name the capital city of France."
-ITALY = "Name the capital city of Italy."
-ENGLISH = Path(__file__).parents[1] / "data" / "english.txt"
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\\n' ~ m.content ~ '<|im_end|>\\n' }}"
-    "{% endfor %}{{ '<|im_start|>assistant\\n' }}"
-)
-
-Start = Callable[..., pexpect.spawn]
 
 
 @pytest.fixture
@@ -46,26 +50,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def start(default_model: Path, data: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts a chat and waits for its first prompt."""
-    children = []
+    with terminals(READY, tmp_path) as open_chat:
 
-    def spawn(*args: str, **variables: str) -> pexpect.spawn:
-        child = pexpect.spawn(
-            PROGRAM,
-            ["-m", str(default_model), "--temp", "0", *args],
-            encoding="utf-8",
-            timeout=TIMEOUT,
-            dimensions=(50, 200),
-            env={**os.environ, "PYLLAMACPP_DATA": str(data.parent), **variables},
-            cwd=str(tmp_path),
-        )
-        child.logfile_read = sys.stdout  # shown when a test fails
-        children.append(child)
-        child.expect(READY)
-        return child
+        def spawn(*args: str, **variables: str) -> Chat:
+            command = [PROGRAM, "-m", str(default_model), "--temp", "0", *args]
+            data_folder = {"PYLLAMACPP_DATA": str(data.parent)}
+            return open_chat(command, {**os.environ, **data_folder, **variables})
 
-    yield spawn
-    for child in children:
-        child.close(force=True)
+        yield spawn
 
 
 @pytest.fixture(scope="session")
@@ -74,22 +66,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(TinyModel(chat_template=CHATML, n_ctx=512).write(path))
 
 
-def send(chat: pexpect.spawn, line: str, *answers: str) -> None:
-    """Types a line, waits for what must be shown, and for the next prompt."""
-    chat.send(line + "\r")
-    for answer in answers:
-        chat.expect(answer)
-    chat.expect(READY)
-
-
-def leave(chat: pexpect.spawn) -> None:
-    chat.sendeof()
-    chat.expect(pexpect.EOF)
-    chat.wait()
-    assert chat.exitstatus == 0
-
-
-def works(chat: pexpect.spawn) -> None:
+def works(chat: Chat) -> None:
     """Waits until the program has the line and works on it: Ctrl-C takes away what was not read."""
 
     def ticks() -> int:
@@ -177,9 +154,7 @@ def test_questions_and_commands(start: Start, data: Path, tmp_path: Path) -> Non
     send(chat, "/clear now", "/clear takes nothing, found 'now'")
     send(chat, "/help", "/regen", "Ctrl-D leaves")
     chat.send("/exit\r")
-    chat.expect(pexpect.EOF)
-    chat.wait()
-    assert chat.exitstatus == 0
+    ended(chat)
     exported = json.loads((tmp_path / "trip.json").read_text())
     assert [m["role"] for m in exported] == ["user", "assistant"]
     assert exported[0]["content"] == ITALY
@@ -238,9 +213,7 @@ def test_ctrl_c(start: Start) -> None:
     chat.expect("Ctrl-C again leaves")
     chat.expect(READY)
     chat.sendintr()
-    chat.expect(pexpect.EOF)
-    chat.wait()
-    assert chat.exitstatus == 0
+    ended(chat)
     said = store.load("last").messages
     assert said[0]["content"] == LONG
     assert said[1]["content"]
@@ -287,6 +260,129 @@ def test_a_data_folder_that_cannot_be_written(start: Start, tmp_path: Path) -> N
     send(chat, ITALY, "is Rome")
     assert "is not kept" not in chat.before  # said once
     send(chat, "/save x", "cannot write")
+    leave(chat)
+
+
+def test_another_model(start: Start, default_model: Path, tmp_path: Path) -> None:
+    TinyModel(chat_template=CHATML, n_ctx=512).write(tmp_path / "other.gguf")
+    TinyModel(chat_template="{{ messages[0].content }}").write(tmp_path / "unknown.gguf")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    chat = start("-n", "24", HOME=str(tmp_path))
+    own = r", format chatml \(the file's own\)"
+    send(chat, "/model", "smollm2-135m, context 4096 tokens" + own)
+    send(chat, FRANCE, "is Paris")
+    send(chat, "/model other.gguf", "other, context 512 tokens" + own)
+    send(chat, "/stats", "no answer to measure yet")  # of this model
+    send(chat, "/tokens", r"\d\d+ of 512 tokens")  # what was said stays, in the other's tokens
+    send(chat, "/set max_tokens 4", "max_tokens 4")
+    send(chat, "Go on.", "cut at 4 tokens")
+    assert store.load("last").model == "other"
+    assert "Paris" in store.load("last").messages[1]["content"]
+    for file, sentence in (
+        ("no/such.gguf", "'no/such.gguf' cannot be opened"),
+        ("broken.gguf", "broken.gguf"),
+        ("unknown.gguf", "is not of a kind built into this program; choose one with --format"),
+    ):
+        send(chat, f"/model {file}", f"pyllamacpp-chat: .*{sentence}")
+        send(chat, "/model", "other, context 512 tokens" + own)
+    send(chat, "/stats", "answer 4 tokens")
+    send(chat, "/regen", "cut at 4 tokens")  # it is still there
+    send(chat, "/undo", "taken back.*Go on")
+    send(chat, f"/model {default_model}", "smollm2-135m, context 4096 tokens")
+    send(chat, "/set max_tokens 24", "max_tokens 24")
+    send(chat, ITALY, "is Rome")
+    send(chat, "/model ~/other.gguf", "other, context 512 tokens")
+    leave(chat)
+
+
+def test_another_model_is_loaded_as_the_first_was(start: Start, tmp_path: Path) -> None:
+    TinyModel(chat_template="{{ messages[0].content }}").write(tmp_path / "unknown.gguf")
+    chat = start("-n", "4", "-c", "300", "--format", "vicuna")
+    send(chat, "/model unknown.gguf", "unknown, context 300 tokens, format vicuna\r")
+    send(chat, "hello", "cut at 4 tokens")
+    leave(chat)
+
+
+def test_ctrl_c_while_another_model_loads(start: Start, default_model: Path, tiny: str) -> None:
+    chat = interrupted_while_loading(lambda: start("-m", tiny, "-n", "4"), default_model)
+    send(chat, "/model", "tiny, context 512 tokens")
+    send(chat, "hello", "cut at 4 tokens")  # the interrupt is not for this one
+    leave(chat)
+
+
+@pytest.mark.usefixtures("data")
+def test_another_model_answers_in_the_conversation(tiny: str, tmp_path: Path) -> None:
+    """As it does when the conversation is loaded with it."""
+    other = str(TinyModel(chat_template=CHATML, n_ctx=512, seed=2).write(tmp_path / "other.gguf"))
+    changed = piped(tiny, "one", "/save talk", f"/model {other}", "two")
+    assert changed.returncode == 0, changed.stderr
+    assert "pyllamacpp-chat: other, context 512 tokens" in changed.stderr
+    assert changed.stdout == piped(other, "/load talk", "two").stdout
+    assert changed.stdout != piped(tiny, "/load talk", "two").stdout
+    refused = piped(tiny, "/model /nowhere.gguf", "one")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "'/nowhere.gguf' cannot be opened" in refused.stderr
+
+
+@pytest.mark.usefixtures("data")
+def test_json_is_that_of_python(tiny: str, command_path: str) -> None:
+    options = ["-m", tiny, "--temp", "0", "-n", "12", "--json"]
+    native = run(tiny, *options[2:], asked="hello\n")
+    command = [command_path, "chat", *options, "hello"]
+    python = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert native.returncode == 0, native.stderr
+    found, expected = json.loads(native.stdout), json.loads(python.stdout)
+    assert list(found) == list(expected)
+    for speed in ("prompt_tokens_per_s", "completion_tokens_per_s"):
+        assert found.pop(speed) > 0
+        expected.pop(speed)
+    assert found == expected
+    # One line, however the text has them; nothing but ASCII.
+    text = json.dumps(expected["text"])
+    assert native.stdout.startswith(f'{{"text": {text}, "finish_reason": "length", "prompt_')
+    assert native.stdout.count("\n") == 1
+
+
+@pytest.mark.usefixtures("data")
+def test_json_of_each_answer(tiny: str) -> None:
+    def answers(*args: str, asked: str = "") -> list[dict[str, Any]]:
+        done = run(tiny, "--temp", "0", "--json", *args, asked=asked)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    lines = "one\n/save talk\n/load talk\n/tokens\ntwo\n/regen\n"
+    first, second, again = answers("-n", "4", asked=lines)
+    assert (first["completion_tokens"], first["cached_tokens"]) == (4, 0)
+    assert second["cached_tokens"] > 0
+    assert second["prompt_tokens"] > first["prompt_tokens"]
+    assert again["text"] == second["text"]
+    (single,) = answers("-n", "1", asked="one\n")
+    assert single["completion_tokens_per_s"] is None  # from the first to the last
+    shifted = answers("-n", "40", "-c", "96", "--when-full", "shift", asked="one\ntwo\nthree\n")
+    assert [answer["dropped_messages"] for answer in shifted] == [0, 2, 2]
+    (long,) = answers("-n", "150", "-c", "96", "--when-full", "shift", asked="one\n")
+    assert (long["finish_reason"], long["completion_tokens"]) == ("length", 150)
+    assert long["context_shifts"] > 0
+    (completion,) = answers("-n", "4", "-p", "Once")
+    assert completion["completion_tokens"] == 4
+    (answered,) = answers("-n", "4", "--format", "chatml", "-p", "one")
+    assert answered["text"] == first["text"]
+
+
+def test_json_in_a_terminal(start: Start) -> None:
+    chat = start("--json", "-n", "24")
+    send(chat, FRANCE, r'\r\n\{"text": "[^\r]*is Paris[^\r]*"finish_reason": "stop"[^\r]*\}\r')
+    send(chat, "/save trip", "saved as trip")
+    chat.send("/load trip\r")
+    chat.expect(READY)
+    assert "Paris" not in chat.before  # it is no answer
+    send(chat, "/set max_tokens -1")
+    chat.send(LONG + "\r")
+    works(chat)
+    chat.sendintr()
+    chat.expect('"finish_reason": "interrupted"')
+    chat.expect("stopped; what was said so far stays")
+    chat.expect(READY)
     leave(chat)
 
 

@@ -67,7 +67,7 @@ class Conversation:
         self.messages: list[Message] = []
         self.name: str | None = None
         self.n_unseen = 0
-        self.last: Answer | None = None
+        self.last: Answer | None = None  # of the model in use
         self.params = params
         self._grammar = grammar
         self.use(engine, chat_format)
@@ -76,7 +76,7 @@ class Conversation:
     def use(self, engine: Engine, chat_format: ChatFormat) -> None:
         """Goes on with another model; what was said stays."""
         self.engine, self._format = engine, chat_format
-        self.n_unseen = 0
+        self.n_unseen, self.last = 0, None
 
     def reseed(self, seed: int) -> None:
         """The seed of the next answer; those after it follow from it."""

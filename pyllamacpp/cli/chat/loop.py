@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from ...chat.format import ChatFormat
-from ...errors import PyllamacppError
+from ...errors import CancelledError, PyllamacppError
 from ..options import EngineOptions
 from ..runtime import find_model, open_engine, status
 from . import commands, store
@@ -125,9 +125,15 @@ class Chat:
         return store.Saved(conversation.system, conversation.messages, self.model_name)
 
     def use_model(self, model: str) -> None:
-        """Goes on with another model, once it is loaded; raises what loading raises."""
+        """Goes on with another model, once it is loaded.
+
+        Raises what loading raises, CancelledError for Ctrl-C, and all is then as it was.
+        """
         options = dataclasses.replace(self._options, model=model)
-        engine = open_engine(options)
+        try:
+            engine = open_engine(options)
+        except KeyboardInterrupt:
+            raise CancelledError(f"loading {model} was cancelled") from None
         self.conversation.use(engine, ChatFormat.of_model(engine.model))
         self._options, self._speed = options, Speed(engine, options)
 
