@@ -274,17 +274,21 @@ class SamplingParams:
     top_p: float
     min_p: float
     seed: int
+    tfs_z: float
     typical_p: float
     repeat_penalty: float
     frequency_penalty: float
     presence_penalty: float
     penalty_last_n: int
+    unpenalized: Sequence[int]
     logit_bias: Sequence[tuple[int, float]]
     dynatemp_range: float
     dynatemp_exponent: float
     mirostat_mode: int
     mirostat_tau: float
     mirostat_eta: float
+    adaptive_target: float
+    adaptive_decay: float
     dry_multiplier: float
     dry_base: float
     dry_allowed_length: int

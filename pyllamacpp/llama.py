@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+import threading
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import fields
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from . import _core
+from .banned import BannedStrings
 from .chat.format import ChatFormat
 from .chat.handler import ChatHandler, Prepared, chat_handler
 from .chat.registry import FormatterHandler, LlamaChatCompletionHandler
 from .chat_completion import ChatChunks, ChatCompletion, ChatCompletionChunk, as_chat
 from .completion import Completion, CompletionChunk, Prompt, Run, Shape
 from .drafting import Guesser
+from .embedding import CreateEmbeddingResponse, Text, Vectors
 from .encoding import InfillTokens
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
 from .jobs import ChunkIterator, Job, acall, achunks, aiterate, aresult
@@ -21,7 +33,7 @@ from .log_prob_text import LogProbText
 from .lora import adapter_pairs
 from .params import (
     GenerationParams,
-    check_completion_arguments,
+    SamplingParams,
     flat_arguments,
     generation_params,
     log_prob_count,
@@ -34,6 +46,8 @@ from .session import Session
 from .stream import native
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from typing_extensions import Unpack
 
     from .arguments import ChatArguments, CompletionArguments
@@ -121,8 +135,8 @@ class Llama(Session):
                 what is between; for others it is put behind the result. Special tokens of a prompt
                 that is filled in are not parsed.
             max_tokens: None or <= 0: until the context is full, which is where it ends in any case.
-            temperature, top_p, min_p, typical_p, top_k: see `SamplingParams`, as for the penalties,
-                which look at the constructor's last_n_tokens_size tokens.
+            temperature, top_p, min_p, typical_p, tfs_z, top_k: see `SamplingParams`, as for the
+                penalties, which look at the constructor's last_n_tokens_size tokens.
             logprobs: how many of the likeliest tokens to name for each one; 0: its own
                 log-probability alone.
             logit_bias: token id to what is added to its logit.
@@ -138,8 +152,8 @@ class Llama(Session):
             more: what llama-cpp-python does not have: see `MoreArguments`.
 
         Raises:
-            ContextFullError: the prompt leaves no room. UnsupportedError: another argument is
-            not at its default. InvalidArgumentError: a value out of range. CancelledError.
+            ContextFullError: the prompt leaves no room. InvalidArgumentError: a value out of
+            range. UnsupportedError: what the model or a grammar cannot do. CancelledError.
         """
         job = self._completion(prompt, flat_arguments(locals()))
         return ChunkIterator(job) if stream else job.finish()
@@ -327,6 +341,46 @@ class Llama(Session):
             return achunks(job)
         return await aresult(job)
 
+    async def aembed(
+        self,
+        input: Text | Iterable[Text],  # noqa: A002  (llama-cpp-python's name)
+        normalize: bool = False,
+        truncate: bool = True,
+    ) -> Vectors:
+        """`embed` for asyncio; cancelling the task ends the evaluation with the batch at hand."""
+        embedder, is_over = self.embedder, threading.Event()
+        try:
+            return await acall(
+                lambda: embedder.embed(input, normalize, truncate, is_cancelled=is_over.is_set)
+            )
+        finally:
+            is_over.set()
+
+    async def acreate_embedding(
+        self,
+        input: Text | Iterable[Text],  # noqa: A002  (llama-cpp-python's name)
+        model: str | None = None,
+        *,
+        encoding_format: Literal["float", "base64"] = "float",
+        dimensions: int | None = None,
+        normalize: bool = False,
+    ) -> CreateEmbeddingResponse:
+        """`create_embedding` for asyncio, as `aembed`."""
+        embedder, is_over = self.embedder, threading.Event()
+        try:
+            return await acall(
+                lambda: embedder.create_embedding(
+                    input,
+                    self.model_path if model is None else model,
+                    encoding_format=encoding_format,
+                    dimensions=dimensions,
+                    normalize=normalize,
+                    is_cancelled=is_over.is_set,
+                )
+            )
+        finally:
+            is_over.set()
+
     def start_completion(
         self, prompt: Prompts, **arguments: Any
     ) -> Job[Completion, CompletionChunk]:
@@ -393,7 +447,6 @@ class Llama(Session):
         layout: Any,
         chat: Prepared | None = None,
     ) -> Run:
-        check_completion_arguments(arguments)
         n, best_of = text_counts(arguments)
         new_filter = self._filters(arguments, None if chat is None else chat.structure)
         n_ctx, when_full = self.engine.context.n_ctx, arguments.get("when_full", "stop")
@@ -483,7 +536,12 @@ class Llama(Session):
         self, arguments: Mapping[str, Any], structure: Structure | None = None
     ) -> Callable[[], TokenFilter | None]:
         """Makes what each text must follow."""
-        wanted = [n for n in ("grammar", "json_schema", "regex") if arguments.get(n) is not None]
+        strings = arguments.get("banned_strings")
+        if strings:
+            banned = BannedStrings(strings, self.model)
+            inner = self._filters({**arguments, "banned_strings": None}, structure)
+            return lambda: banned.filter(inner())
+        wanted = _notations(arguments)
         if not wanted and structure is None:
             return lambda: None
         if wanted and structure is not None:
@@ -505,6 +563,9 @@ class Llama(Session):
         """What the call asks for, else what `set_lora` says."""
         wanted = arguments.get("lora")
         return self.engine.adapters if wanted is None else adapter_pairs(wanted)
+
+    def _unpenalized(self, penalize_nl: bool) -> tuple[int, ...]:
+        return () if penalize_nl else (self.token_nl(),)
 
     def _drafter(self) -> Guesser | None:
         return None if self.draft_model is None else Guesser(self.draft_model)
@@ -545,12 +606,15 @@ class Llama(Session):
         """Yields token ids that continue `tokens`, without end; end-of-text ids are yielded too.
 
         reset: False: continue what the context holds, then `tokens`. `.send(ids)` puts ids after
-        the token last yielded. penalize_nl must be True. stopping_criteria end it, as does a
-        grammar whose text is complete.
-        Raises ContextFullError when the context is full, UnsupportedError as `create_completion`.
+        the token last yielded. penalize_nl: False: the penalties leave line feeds alone.
+        stopping_criteria end it, as does a grammar whose text is complete.
+        Raises ContextFullError when the context is full, UnsupportedError as `create_completion`
+        and for n and best_of.
         """
         arguments = flat_arguments(locals())
-        check_completion_arguments(arguments)
+        if text_counts(arguments) != (1, 1):
+            raise UnsupportedError("generate() makes one text: n and best_of are not supported")
+        is_bound = bool(_notations(arguments))
         prompt = [*([] if reset else self.engine.tokens), *tokens]
         n_ctx = self.n_ctx()
         seed = self._seeds.next(None)
@@ -561,6 +625,7 @@ class Llama(Session):
                 seed=seed,
                 penalty_last_n=self.last_n_tokens_size,
                 max_tokens=-1,
+                unpenalized=self._unpenalized(penalize_nl),
                 drafter=self._drafter(),
                 token_filter=self._filters(arguments)(),
                 adapters=self._adapters(arguments),
@@ -576,9 +641,11 @@ class Llama(Session):
                         prompt.extend(sent)
                         break
                     is_end = token is not None and steps.tokenizer.ends_generation(token)
-                    if step.finish_reason == "stop" and (grammar is not None or not is_end):
+                    if step.finish_reason == "stop" and (is_bound or not is_end):
                         return
                     if step.finish_reason == "length":
+                        if len(prompt) <= n_ctx:
+                            return  # time_limit is over
                         raise ContextFullError(
                             f"Requested tokens ({n_ctx + 1}) exceed context window of {n_ctx}"
                         )
@@ -611,9 +678,10 @@ class Llama(Session):
         Raises InvalidArgumentError where nothing was evaluated or idx has no logits.
         """
         options = flat_arguments({**locals(), "temperature": temp})
-        check_completion_arguments(options)
-        if grammar is not None:
-            raise UnsupportedError("sample() takes no grammar: it knows nothing of the text before")
+        names = {entry.name for entry in fields(SamplingParams)}
+        for name in ("grammar", *more):
+            if name not in names and options[name] is not None:
+                raise UnsupportedError(f"sample() takes no {name}: it draws a token, not a text")
         n_tokens = self.n_tokens
         place = n_tokens - 1 if idx is None else idx
         if not 0 <= place < n_tokens or (place < n_tokens - 1 and not self.engine.logits_all):
@@ -627,10 +695,31 @@ class Llama(Session):
             seed=self._seeds.next(None),
             penalty_last_n=self.last_n_tokens_size,
             max_tokens=1,
+            unpenalized=self._unpenalized(penalize_nl),
         )
         for processor in params.processors:
             logits = processor(ids, logits)
         return _core.Sampler(native(params.sampling)).sample(logits, ids.tolist())
+
+    @staticmethod
+    def logits_to_logprobs(
+        logits: npt.NDArray[np.single] | Sequence[float] | Sequence[Sequence[float]],
+        axis: int = -1,
+    ) -> npt.NDArray[np.single]:
+        """The log-probabilities of logits, float32 of their shape, along `axis`."""
+        import numpy as np
+
+        values = np.asarray(logits, dtype=np.float64)
+        values = values - values.max(axis=axis, keepdims=True)
+        sums = np.exp(values).sum(axis=axis, keepdims=True)
+        found: npt.NDArray[np.single] = (values - np.log(sums)).astype(np.single)
+        return found
+
+    @staticmethod
+    def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+        """How many tokens at their beginnings are the same in both."""
+        pairs = enumerate(zip(a, b, strict=False))
+        return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _answered_by(
@@ -641,6 +730,12 @@ def _answered_by(
 ) -> Callable[[], Any]:
     """A call of a handler that answers by itself."""
     return lambda: handler(llama=llama, messages=list(messages), **arguments)
+
+
+def _notations(arguments: Mapping[str, Any]) -> list[str]:
+    """The arguments that say what a text must be as a whole, of those given."""
+    names = ("grammar", "json_schema", "regex")
+    return [name for name in names if arguments.get(name) is not None]
 
 
 def _with_defaults(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -36,16 +36,22 @@ class SamplingParams:
 
     temperature: <= 0 is greedy: the best after biases, penalties and DRY, whatever else is set.
     top_k: <= 0 is all tokens. top_p: >= 1 is off. min_p: <= 0 is off. typical_p: >= 1 is off.
+    tfs_z: tail free sampling: the tail of the tokens, best first, begins where the bends (absolute
+    second differences) of their probabilities have come to more than this share; >= 1 is off.
     seed: 0 .. 2**64-1; the same seed, prompt and model give the same text.
     repeat_penalty: divides positive logits of recent tokens and multiplies others; 1 is off.
     frequency_penalty, presence_penalty: subtracted for each time, and once, that a token is recent.
     penalty_last_n: how many tokens are recent, the prompt's included; < 0 is all.
+    unpenalized: tokens that these penalties leave alone.
     logit_bias: (token, what is added to its logit) pairs; an infinity forces or forbids.
     dynatemp_range: the temperature moves by this much up and down (not below 0) with the entropy
     of the distribution, normalised and to the power of dynatemp_exponent; 0 is off.
     mirostat_mode: 1 or 2 keep the surprise near mirostat_tau bits, corrected at the rate
-    mirostat_eta, in place of top_k, top_p, min_p and typical_p (and not with xtc or top_n_sigma);
-    0 is off.
+    mirostat_eta, in place of top_k, tfs_z, typical_p, top_p and min_p (and not with xtc,
+    top_n_sigma or adaptive_target); 0 is off.
+    adaptive_target: adaptive-p: after the steps, tokens are drawn by how near their probability is
+    to this, moved by as much as the average probability of those drawn is off it; < 0 is off.
+    adaptive_decay: 0 .. 0.99: what a token counts in that average is times this per later token.
     dry_multiplier: a token that would lengthen a repetition of n tokens loses
     dry_multiplier * dry_base ** (n - dry_allowed_length), if n >= dry_allowed_length; 0 is off.
     Repetitions are looked for in the last dry_penalty_last_n tokens (< 0: all) and do not go
@@ -53,8 +59,8 @@ class SamplingParams:
     xtc_probability: how often, where several tokens have at least the probability xtc_threshold,
     all of them but the last are dropped; 0 is off, as is a threshold above 0.5.
     top_n_sigma: keeps logits at most this many standard deviations below the best; <= 0 is off.
-    samplers: the steps, of "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p",
-    "xtc" and "temperature"; one that is not listed is left out; None is all in that order.
+    samplers: the steps, of "penalties", "dry", "top_n_sigma", "top_k", "tfs_z", "typ_p", "top_p",
+    "min_p", "xtc" and "temperature"; one that is not listed is left out; None is all in that order.
 
     Raises InvalidArgumentError for a value of the wrong type; ranges are checked where the
     parameters are used.
@@ -65,17 +71,21 @@ class SamplingParams:
     top_p: float = 0.95
     min_p: float = 0.05
     seed: int = 0
+    tfs_z: float = 1.0
     typical_p: float = 1.0
     repeat_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     penalty_last_n: int = 64
+    unpenalized: tuple[int, ...] = ()
     logit_bias: tuple[tuple[int, float], ...] = ()
     dynatemp_range: float = 0.0
     dynatemp_exponent: float = 1.0
     mirostat_mode: int = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    adaptive_decay: float = 0.9
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
@@ -216,6 +226,8 @@ class MoreArguments(TypedDict, total=False):
     lora: (adapter, scale) pairs for this call, in place of `set_lora`'s.
     json_schema: the text is JSON that this schema (text or an object) allows. regex: the text is
         what this regular expression matches as a whole. Both as `grammar`, one of which is enough.
+    banned_strings: what the text may not contain: tokens that would complete one are barred. With a
+        grammar beside it, InvalidArgumentError where that leaves none.
     n: texts for each prompt. best_of: generate so many and give out the n whose tokens have the
         highest mean log-probability.
     prompt_progress, min_tokens, ignore_eos, when_full, n_keep, time_limit: see
@@ -229,6 +241,7 @@ class MoreArguments(TypedDict, total=False):
     lora: Sequence[tuple[_core.Adapter, float]] | None
     json_schema: str | Mapping[str, Any] | bool | None
     regex: str | None
+    banned_strings: Sequence[str] | None
     n: int
     best_of: int | None
     prompt_progress: Callable[[int, int], None] | None
@@ -239,6 +252,8 @@ class MoreArguments(TypedDict, total=False):
     time_limit: float | None
     dynatemp_range: float
     dynatemp_exponent: float
+    adaptive_target: float
+    adaptive_decay: float
     dry_multiplier: float
     dry_base: float
     dry_allowed_length: int
@@ -274,6 +289,7 @@ def generation_params(
     seed: int,
     penalty_last_n: int,
     max_tokens: int,
+    unpenalized: tuple[int, ...] = (),
     stop: Sequence[str] = (),
     drafter: Drafter | None = None,
     shown: tuple[int, ...] = (),
@@ -293,7 +309,7 @@ def generation_params(
     return GenerationParams(
         max_tokens=max_tokens,
         stop=(*stop_strings(options.get("stop")), *stop),
-        sampling=_sampling_params(options, seed, penalty_last_n),
+        sampling=_sampling_params(options, seed, penalty_last_n, unpenalized),
         n_log_probs=n_log_probs,
         prompt_log_probs=n_log_probs is not None and bool(options.get("echo")),
         processors=_callables("logits_processor", options.get("logits_processor")),
@@ -307,7 +323,9 @@ def generation_params(
     )
 
 
-def _sampling_params(options: Mapping[str, Any], seed: int, penalty_last_n: int) -> SamplingParams:
+def _sampling_params(
+    options: Mapping[str, Any], seed: int, penalty_last_n: int, unpenalized: tuple[int, ...]
+) -> SamplingParams:
     known = {entry.name for entry in fields(SamplingParams)} - {"seed", "logit_bias"}
     values = {name: options[name] for name in known & options.keys()}
     if isinstance(values.get("samplers"), str):
@@ -316,7 +334,13 @@ def _sampling_params(options: Mapping[str, Any], seed: int, penalty_last_n: int)
         if isinstance(values.get(name), Sequence) and not isinstance(values[name], str):
             values[name] = tuple(values[name])
     bias = bias_pairs(options.get("logit_bias"))
-    return SamplingParams(seed=seed, penalty_last_n=penalty_last_n, logit_bias=bias, **values)
+    return SamplingParams(
+        seed=seed,
+        penalty_last_n=penalty_last_n,
+        unpenalized=unpenalized,
+        logit_bias=bias,
+        **values,
+    )
 
 
 def _callables(name: str, value: Any) -> tuple[Any, ...]:
@@ -469,11 +493,8 @@ _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
     "flash_attn": ((False, None), "attention always works block by block"),
     "swa_full": ((None,), "the cache always holds the whole context"),
     "numa": ((False, 0, None), "threads are not placed by NUMA node"),
-}
-
-_REFUSED_AT_LOAD: dict[str, tuple[object, ...]] = {
-    "attention_type": (None, -1),
-    "lora_base": (None,),
+    # Weights that llama.cpp once merged adapters into, as quantized ones would have rounded them.
+    "lora_base": ((None, ""), "an adapter is applied beside the weights, whatever their type"),
 }
 
 # The core's name, the default (the file's setting) and whether it must be an integer.
@@ -495,11 +516,6 @@ _OLD_ARGUMENTS: dict[str, tuple[object, ...]] = {
     "device": (None,),
 }
 
-_REFUSED_IN_COMPLETION: dict[str, tuple[object, ...]] = {
-    "tfs_z": (None, 1.0),
-    "penalize_nl": (None, True),
-}
-
 
 def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
     if isinstance(value, list | tuple | dict) and not value:
@@ -509,21 +525,16 @@ def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
     return any(value is item or (plain and value == item) for item in neutral)
 
 
-def _refuse(arguments: Mapping[str, object], table: Mapping[str, tuple[object, ...]]) -> None:
-    for name, neutral in table.items():
-        if name in arguments and not _is_one_of(arguments[name], neutral):
-            raise UnsupportedError(
-                f"{name}={arguments[name]!r:.80} would change the result and is not supported "
-                "by this release; leave it at its default"
-            )
-
-
 def check_load_arguments(arguments: Mapping[str, object]) -> None:
     """Refuses what cannot be honoured and warns once about each hint that cannot be met.
 
     Raises UnsupportedError naming the argument, InvalidArgumentError for sizes out of range.
     """
-    _refuse(arguments, _REFUSED_AT_LOAD)
+    if not _is_one_of(arguments["attention_type"], (None, -1, 0)):
+        raise UnsupportedError(
+            f"attention_type={arguments['attention_type']!r:.80} is not supported: a token attends "
+            "to those before it only, which is LLAMA_ATTENTION_TYPE_CAUSAL (0) or the file's (-1)"
+        )
     for name, least in (
         ("n_ctx", 0),
         ("n_batch", 1),
@@ -584,7 +595,11 @@ def old_arguments(old: Mapping[str, object], arguments: Mapping[str, Any]) -> di
     for name in old:
         if name not in _OLD_ARGUMENTS:
             raise TypeError(f"Llama() got an unexpected keyword argument {name!r}")
-    _refuse(old, _OLD_ARGUMENTS)
+        if not _is_one_of(old[name], _OLD_ARGUMENTS[name]):
+            raise UnsupportedError(
+                f"{name}={old[name]!r:.80} is not supported: it is known for the front ends that "
+                "still send it, at its default"
+            )
     if old.get("f16_kv") is not False:
         return {}
     return {name: "f32" for name in ("type_k", "type_v") if arguments[name] is None}
@@ -621,8 +636,3 @@ def rope_warnings(arguments: Mapping[str, Any], rope_theta: float) -> list[str]:
         "0 keeps the file's"
     )
     return [sentence]
-
-
-def check_completion_arguments(arguments: Mapping[str, object]) -> None:
-    """Raises UnsupportedError naming the first argument that cannot be honoured."""
-    _refuse(arguments, _REFUSED_IN_COMPLETION)

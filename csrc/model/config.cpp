@@ -82,6 +82,9 @@ ModelConfig read_config(const GgufSet& files) {
   const Keys keys(file, c.architecture);
   if (keys.positive_or("expert_count", 1) > 1)
     fail(ErrorKind::unsupported, file.name(), ": mixtures of experts are not supported yet");
+  if (const std::string key = keys.name("attention.causal"); !file.find_bool(key).value_or(true))
+    fail(ErrorKind::unsupported, file.name(), ": ", key,
+         " is false: tokens that attend to later ones are not supported");
   c.n_layers = keys.positive("block_count", 1 << 12);
   c.n_ctx_train = keys.positive("context_length", 1 << 30);
   c.dim = keys.positive("embedding_length");

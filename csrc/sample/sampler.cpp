@@ -29,13 +29,18 @@ float weight(float logit, float best) { return logit == best ? 1 : std::exp(logi
 Sampler::Sampler(const SamplingParams& params, PieceOf piece)
     : params_((check(params), params)),
       repetitions_(params.dry_sequence_breakers, std::move(piece)),
-      surprise_limit_(2 * double(params.mirostat_tau)) {}
+      surprise_limit_(2 * double(params.mirostat_tau)),
+      // As if the tokens before had been at the target.
+      drawn_probability_(double(params.adaptive_target) / (1 - double(params.adaptive_decay))),
+      n_drawn_(1 / (1 - double(params.adaptive_decay))) {}
 
 bool Sampler::is_greedy() const {
   const auto& steps = params_.samplers;
   return params_.temperature <= 0 && params_.dynatemp_range == 0 &&
          std::find(steps.begin(), steps.end(), SamplerStep::temperature) != steps.end();
 }
+
+bool Sampler::is_adaptive() const { return params_.adaptive_target >= 0 && !is_greedy(); }
 
 // weights_[i] = exp(logit_i - best) of the candidates; returns their sum.
 double Sampler::weigh() {
@@ -85,6 +90,8 @@ void Sampler::penalize(std::span<const int32_t> history) {
   }
   tokens_.resize(n_distinct);
   candidates_.update(tokens_, [&](float logit, size_t i) {
+    if (std::find(p.unpenalized.begin(), p.unpenalized.end(), tokens_[i]) != p.unpenalized.end())
+      return logit;
     logit = logit > 0 ? logit / p.repeat_penalty : logit * p.repeat_penalty;
     return logit - (float(counts_[i]) * p.frequency_penalty + p.presence_penalty);
   });
@@ -121,6 +128,25 @@ void Sampler::keep_near_the_best() {
   const double sigma = n > 0 ? std::sqrt(squares / n) : 0;
   const float best = candidates_.best_logit();
   candidates_.keep_from(std::min(best, float(double(best) - double(params_.top_n_sigma) * sigma)));
+}
+
+// Tail free sampling (Bricken 2019, trentonbricken.com/Tail-Free-Sampling): of the probabilities,
+// best first, those from where the absolute second differences have come to more than a share of
+// tfs_z of their sum are the tail. Where all are alike there is none.
+void Sampler::drop_tail() {
+  if (params_.tfs_z >= 1) return;
+  const size_t n = candidates_.list().size();
+  if (n < 3) return;
+  candidates_.keep_best(n);
+  weigh();
+  const auto bend = [&](size_t i) {
+    return std::abs(double(weights_[i]) - 2 * double(weights_[i + 1]) + double(weights_[i + 2]));
+  };
+  double total = 0, sum = 0;
+  for (size_t i = 0; i + 2 < n; ++i) total += bend(i);
+  size_t kept = 0;
+  while (kept + 2 < n && (sum += bend(kept)) <= double(params_.tfs_z) * total) ++kept;
+  if (kept + 2 < n) candidates_.keep_best(std::max(kept, size_t(1)));
 }
 
 // Locally typical sampling (Meister et al. 2022, arXiv:2202.00666): keeps the candidates whose
@@ -243,6 +269,23 @@ void Sampler::keep_unsurprising() {
   candidates_.keep_from(std::min(best, float(least)));
 }
 
+// Adaptive-p (MrJackSpade; llama.cpp pull request 17927, whose constants these are): a candidate
+// weighs the more the nearer its probability is to what the average of those drawn needs to come
+// back to the target. What cannot be drawn stays so.
+double Sampler::aim(double total) {
+  constexpr double kWidth = 0.3, kSharpness = 10;
+  natural_total_ = total;
+  const double average = drawn_probability_ / n_drawn_;
+  const double wanted = std::clamp(2 * double(params_.adaptive_target) - average, 0.0, 1.0);
+  double sum = 0;
+  for (float& w : weights_) {
+    const double distance = std::abs(double(w) / total - wanted) / kWidth;
+    if (w > 0) w = float(std::exp(-kSharpness * distance * distance / (1 + distance)));
+    sum += double(w);
+  }
+  return sum;
+}
+
 void Sampler::take(SamplerStep step, std::span<const int32_t> history) {
   const SamplingParams& p = params_;
   switch (step) {
@@ -255,6 +298,8 @@ void Sampler::take(SamplerStep step, std::span<const int32_t> history) {
     case SamplerStep::top_k:
       if (p.top_k > 0 && size_t(p.top_k) < n_vocab_) candidates_.keep_best(size_t(p.top_k));
       return;
+    case SamplerStep::tfs_z:
+      return drop_tail();
     case SamplerStep::typ_p:
       return keep_typical();
     case SamplerStep::top_p:
@@ -301,7 +346,8 @@ double Sampler::narrow(std::span<const float> logits, std::span<const int32_t> h
   if (candidates_.list().empty())
     fail(ErrorKind::invalid_argument, "no token can be sampled: of ", n_vocab_,
          " logits none is larger than minus infinity");
-  return weigh();
+  const double total = weigh();
+  return is_adaptive() ? aim(total) : total;
 }
 
 int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history,
@@ -317,6 +363,12 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
   if (params_.mirostat_mode != 0)
     surprise_limit_ -= double(params_.mirostat_eta) *
                        (-std::log2(double(weights_[drawn]) / total) - double(params_.mirostat_tau));
+  if (is_adaptive()) {
+    const double decay = double(params_.adaptive_decay);
+    const double natural = double(weight(list[drawn].logit, candidates_.best_logit()));
+    drawn_probability_ = natural / natural_total_ + decay * drawn_probability_;
+    n_drawn_ = 1 + decay * n_drawn_;
+  }
   return list[drawn].token;
 }
 

@@ -20,8 +20,9 @@ class Sampler {
   // A token of `logits` (one per vocabulary entry), `history` being the text so far, prompt
   // included, and `barred` tokens that may not be drawn. The draw depends on the seed, on how many
   // tokens were sampled before, on the logits and, with penalties or DRY, on the history; with
-  // mirostat also on how surprising the tokens sampled before were. Throws Error(invalid_argument)
-  // when a logit is NaN or plus infinity or no token is left, and is then as if not called.
+  // mirostat or adaptive-p also on how likely the tokens sampled before were. Throws
+  // Error(invalid_argument) when a logit is NaN or plus infinity or no token is left, and is then
+  // as if not called.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> history = {},
                  std::span<const int32_t> barred = {});
 
@@ -32,6 +33,7 @@ class Sampler {
 
  private:
   bool is_greedy() const;
+  bool is_adaptive() const;
   double narrow(std::span<const float> logits, std::span<const int32_t> history,
                 std::span<const int32_t> barred);
   void take(SamplerStep step, std::span<const int32_t> history);
@@ -42,18 +44,23 @@ class Sampler {
   void penalize(std::span<const int32_t> history);
   void penalize_repetitions(std::span<const int32_t> history);
   void keep_near_the_best();
+  void drop_tail();
   void keep_typical();
   void keep_nucleus();
   void drop_likely();
   void scale();
   void keep_zipf_top();
   void keep_unsurprising();
+  double aim(double total);
 
   SamplingParams params_;
   RepetitionFinder repetitions_;
   uint64_t n_sampled_ = 0;
   double surprise_limit_;  // mirostat's mu, in bits
-  size_t n_vocab_ = 0;     // of the logits at hand
+  // adaptive-p: sums over the tokens drawn, older ones decayed, of their probabilities and of 1.
+  double drawn_probability_, n_drawn_;
+  double natural_total_ = 0;  // of the weights before adaptive-p changed them
+  size_t n_vocab_ = 0;        // of the logits at hand
   Candidates candidates_;
   std::vector<float> weights_;  // of the candidates; these are kept: sampling allocates nothing
   std::vector<int32_t> tokens_;

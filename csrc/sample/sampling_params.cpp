@@ -21,11 +21,13 @@ constexpr StepName kSteps[] = {
     {"dry", SamplerStep::dry},
     {"top_n_sigma", SamplerStep::top_n_sigma},
     {"top_k", SamplerStep::top_k},
+    {"tfs_z", SamplerStep::tfs_z},
     {"typ_p", SamplerStep::typ_p},
     {"top_p", SamplerStep::top_p},
     {"min_p", SamplerStep::min_p},
     {"xtc", SamplerStep::xtc},
     {"temperature", SamplerStep::temperature},
+    {"tfs", SamplerStep::tfs_z},
     {"typical_p", SamplerStep::typ_p},
     {"typical", SamplerStep::typ_p},
     {"typ", SamplerStep::typ_p},
@@ -49,6 +51,7 @@ void check(const SamplingParams& params) {
            Range{"temperature", params.temperature, -kMost, kMost, finite},
            Range{"top_p", params.top_p, -kMost, kMost, finite},
            Range{"min_p", params.min_p, -kMost, kMost, finite},
+           Range{"tfs_z", params.tfs_z, -kMost, kMost, finite},
            Range{"typical_p", params.typical_p, -kMost, kMost, finite},
            Range{"frequency_penalty", params.frequency_penalty, -kMost, kMost, finite},
            Range{"presence_penalty", params.presence_penalty, -kMost, kMost, finite},
@@ -58,6 +61,8 @@ void check(const SamplingParams& params) {
            Range{"dynatemp_exponent", params.dynatemp_exponent, 0, kMost, not_negative},
            Range{"mirostat_tau", params.mirostat_tau, 0, kMost, not_negative},
            Range{"mirostat_eta", params.mirostat_eta, 0, kMost, not_negative},
+           Range{"adaptive_target", params.adaptive_target, -kMost, 1, "a number of at most 1"},
+           Range{"adaptive_decay", params.adaptive_decay, 0, 0.99f, "a number from 0 to 0.99"},
            Range{"dry_multiplier", params.dry_multiplier, 0, kMost, not_negative},
            Range{"dry_base", params.dry_base, 1, kMost, "a finite number >= 1"},
            Range{"xtc_probability", params.xtc_probability, 0, 1, share},
@@ -76,12 +81,14 @@ void check(const SamplingParams& params) {
     if (breaker.empty())
       fail(ErrorKind::invalid_argument, "a string of dry_sequence_breakers is empty");
   // Mirostat chooses how many tokens stay. The cuts that are on by default are known to give way
-  // to it; these two are on only where someone wanted them.
-  if (params.mirostat_mode != 0 && (params.xtc_probability > 0 || params.top_n_sigma > 0))
+  // to it; these are on only where someone wanted them.
+  const char* const other = params.xtc_probability > 0    ? "xtc_probability"
+                            : params.top_n_sigma > 0      ? "top_n_sigma"
+                            : params.adaptive_target >= 0 ? "adaptive_target"
+                                                          : nullptr;
+  if (params.mirostat_mode != 0 && other)
     fail(ErrorKind::invalid_argument, "mirostat_mode is ", params.mirostat_mode,
-         ", which takes the place of ",
-         params.xtc_probability > 0 ? "xtc_probability" : "top_n_sigma",
-         "; expected only one of them");
+         ", which takes the place of ", other, "; expected only one of them");
   // An infinite bias is a way to force or to forbid a token.
   for (const auto& [token, bias] : params.logit_bias)
     if (std::isnan(bias))

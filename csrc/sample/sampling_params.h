@@ -14,6 +14,7 @@ enum class SamplerStep {
   dry,
   top_n_sigma,
   top_k,
+  tfs_z,
   typ_p,
   top_p,
   min_p,
@@ -27,11 +28,13 @@ struct SamplingParams {
   float top_p = 0.95f;       // >= 1: off
   float min_p = 0.05f;       // <= 0: off
   uint64_t seed = 0;
+  float tfs_z = 1;           // >= 1: off
   float typical_p = 1;       // >= 1: off
   float repeat_penalty = 1;  // divides positive logits of recent tokens, multiplies others; 1: off
   float frequency_penalty = 0;  // subtracted for each time a token is among the recent ones
   float presence_penalty = 0;   // subtracted once if it is
   int32_t penalty_last_n = 64;  // how many tokens are recent; < 0: all, 0: none
+  std::vector<int32_t> unpenalized = {};                   // tokens that these three leave alone
   std::vector<std::pair<int32_t, float>> logit_bias = {};  // added to a token's logit
 
   // Temperature within +- the range (not below 0), by the entropy of the distribution; 0: off.
@@ -41,6 +44,11 @@ struct SamplingParams {
   int32_t mirostat_mode = 0;  // 0: off; 1, 2: takes the place of every step that drops tokens
   float mirostat_tau = 5;     // the surprise aimed at, in bits
   float mirostat_eta = 0.1f;  // how fast it is corrected
+
+  // Tokens are drawn by how near their probability is to adaptive_target, moved by as much as the
+  // average probability of those drawn is off it; < 0: off.
+  float adaptive_target = -1;
+  float adaptive_decay = 0.9f;  // what a token counts in that average is times this per later token
 
   // A token that would make a repetition of n tokens longer loses multiplier * base^(n - allowed).
   float dry_multiplier = 0;  // 0: off
@@ -55,9 +63,10 @@ struct SamplingParams {
 
   // Steps in the order in which they are taken; one that is not listed is left out.
   std::vector<SamplerStep> samplers = {
-      SamplerStep::penalties, SamplerStep::dry,   SamplerStep::top_n_sigma,
-      SamplerStep::top_k,     SamplerStep::typ_p, SamplerStep::top_p,
-      SamplerStep::min_p,     SamplerStep::xtc,   SamplerStep::temperature,
+      SamplerStep::penalties,   SamplerStep::dry,   SamplerStep::top_n_sigma,
+      SamplerStep::top_k,       SamplerStep::tfs_z, SamplerStep::typ_p,
+      SamplerStep::top_p,       SamplerStep::min_p, SamplerStep::xtc,
+      SamplerStep::temperature,
   };
 };
 

@@ -168,6 +168,7 @@ _SAMPLING = (
     click.option("--top-k", default=40, show_default=True, help="Best tokens kept; 0 is all."),
     click.option("--top-p", default=0.95, show_default=True, help="Nucleus; 1 is off."),
     click.option("--min-p", default=0.05, show_default=True, help="Least share of the best."),
+    click.option("--tfs", "tfs_z", default=1.0, show_default=True, help="Tail free; 1 is off."),
     click.option("--typical", default=1.0, show_default=True, help="Typical sampling; 1 is off."),
     click.option(
         "--repeat-penalty", default=1.0, show_default=True, help="Of recent tokens; 1 is off."
@@ -196,10 +197,19 @@ _SAMPLING = (
         type=click.IntRange(0, 2),
         default=0,
         show_default=True,
-        help="1 or 2: in place of top-k, top-p, min-p and typical.",
+        help="1 or 2: in place of top-k, tfs, typical, top-p and min-p.",
     ),
     click.option("--mirostat-tau", default=5.0, show_default=True, help="Surprise wanted, bits."),
     click.option("--mirostat-eta", default=0.1, show_default=True, help="Rate of correction."),
+    click.option(
+        "--adaptive-target",
+        default=-1.0,
+        show_default=True,
+        help="Adaptive-p: the probability tokens are drawn near; < 0: off.",
+    ),
+    click.option(
+        "--adaptive-decay", default=0.9, show_default=True, help="Of that average, per token."
+    ),
     click.option(
         "--dry-multiplier", default=0.0, show_default=True, help="Of repeated sequences; 0 is off."
     ),
@@ -229,7 +239,7 @@ _SAMPLING = (
         "--samplers",
         metavar="NAMES",
         help="The steps in their order, parted by ;  [default: penalties;dry;top_n_sigma;top_k;"
-        "typ_p;top_p;min_p;xtc;temperature]",
+        "tfs_z;typ_p;top_p;min_p;xtc;temperature]",
     ),
 )
 

@@ -38,6 +38,7 @@ class Sampling(Body):
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
     top_k: Int32 = 0
     min_p: Number = 0.0
+    tfs_z: Number = 1.0
     typical_p: Number = 1.0
     frequency_penalty: Number = 0.0
     presence_penalty: Number = 0.0
@@ -45,6 +46,8 @@ class Sampling(Body):
     mirostat_mode: Literal[0, 1, 2] = 0
     mirostat_tau: Number = 5.0
     mirostat_eta: Number = 0.1
+    adaptive_target: Number = -1.0
+    adaptive_decay: Number = 0.9
     dry_multiplier: Number = 0.0
     dry_base: Number = 1.75
     dry_allowed_length: Int32 = 2
@@ -59,6 +62,7 @@ class Sampling(Body):
     min_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     ignore_eos: bool = False
     grammar: str | None = None
+    banned_strings: Annotated[list[str], Field(max_length=64)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
 

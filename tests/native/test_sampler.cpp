@@ -287,6 +287,7 @@ void test_bias_and_penalties() {
     p.frequency_penalty = std::vector<float>{0, 0.5f, -0.5f}[random() % 3];
     p.presence_penalty = std::vector<float>{0, 1, -1}[random() % 3];
     p.penalty_last_n = std::vector<int32_t>{0, 5, 64, -1}[random() % 4];
+    if (random() % 2) p.unpenalized = {int32_t(random() % size), int32_t(random() % size)};
     if (random() % 2)
       p.logit_bias = {{int32_t(random() % size), 2.5f}, {int32_t(random() % size), -kInf}};
     std::vector<float> expected = logits;
@@ -295,7 +296,7 @@ void test_bias_and_penalties() {
         p.penalty_last_n < 0 ? history.size() : std::min(history.size(), size_t(p.penalty_last_n));
     for (size_t token = 0; token < size; ++token) {
       const auto count = std::count(history.end() - std::ptrdiff_t(n), history.end(), token);
-      if (count == 0) continue;
+      if (count == 0 || std::count(p.unpenalized.begin(), p.unpenalized.end(), token)) continue;
       float& x = expected[token];
       x = x > 0 ? x / p.repeat_penalty : x * p.repeat_penalty;
       x -= float(count) * p.frequency_penalty + p.presence_penalty;

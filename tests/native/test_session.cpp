@@ -124,6 +124,30 @@ void test_cancel(const std::shared_ptr<const Model>& model) {
   CHECK(cancelled > 0);
 }
 
+// Whenever a cancel comes during a prompt, the layer at hand is the last.
+void test_cancel_ends_with_a_layer(const std::shared_ptr<const Model>& model) {
+  const std::vector<int32_t> text = tokens(100);  // four batches
+  const BatchPiece piece{0, text, WantLogits::last};
+  const int n_layers = 4 * model->config().n_layers;
+  for (int at = 0; at < n_layers; ++at) {
+    Context context(model, params(2, 32));
+    int n_begun = 0;
+    context.set_poll([&] {
+      if (n_begun++ == at) context.cancel();
+      return false;
+    });
+    bool is_cancelled = false;
+    try {
+      context.decode({&piece, 1});
+    } catch (const Error& e) {
+      is_cancelled = e.kind() == ErrorKind::cancelled;
+    }
+    CHECK(is_cancelled == (at + 1 < n_layers));
+    CHECK(n_begun == at + 1);
+    CHECK(context.length(0) == (is_cancelled ? 0 : 100));
+  }
+}
+
 // Two contexts of one model at the same time, each with its own threads.
 void test_shared_weights(const std::shared_ptr<const Model>& model) {
   const std::vector<int32_t> text = tokens(80);
@@ -262,6 +286,7 @@ int main() {
     test_hidden_states(model);
     test_sequences(model);
     test_cancel(model);
+    test_cancel_ends_with_a_layer(model);
     test_shared_weights(model);
     test_generation(model);
     test_together(model);

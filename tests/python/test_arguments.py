@@ -4,7 +4,11 @@ import warnings
 
 import pytest
 
-from pyllamacpp import Llama
+from pyllamacpp import (
+    LLAMA_ATTENTION_TYPE_CAUSAL,
+    LLAMA_ATTENTION_TYPE_NON_CAUSAL,
+    Llama,
+)
 from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
 
 PEER_DEFAULTS = {
@@ -70,6 +74,7 @@ def test_the_peers_defaults_neither_raise_nor_warn(default_model) -> None:
         ("flash_attn", True),
         ("numa", True),
         ("op_offload", True),
+        ("lora_base", "base.gguf"),
     ],
 )
 def test_a_hint_gives_one_warning_with_its_reason(default_model, name, value) -> None:
@@ -112,26 +117,15 @@ def test_keys_and_values_are_where_their_layers_are(default_model) -> None:
         Llama(str(default_model), verbose=False, n_gpu_layers=1, offload_kqv=False)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("lora_base", "base.gguf"),
-    ],
-)
-def test_what_would_change_the_text_is_refused(default_model, name, value) -> None:
-    with pytest.raises(UnsupportedError, match=name):
-        Llama(str(default_model), verbose=False, **{name: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("tfs_z", 0.9),
-    ],
-)
-def test_completion_arguments_are_refused_by_name(llm: Llama, name, value) -> None:
-    with pytest.raises(UnsupportedError, match=name):
-        llm("Hello", **{name: value})
+def test_attention_of_later_tokens_is_refused(default_model) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in (None, -1, LLAMA_ATTENTION_TYPE_CAUSAL):
+            Llama(str(default_model), vocab_only=True, verbose=False, attention_type=same).close()
+    with pytest.raises(UnsupportedError, match="attention_type=1 is not supported: a token"):
+        Llama(str(default_model), verbose=False, attention_type=LLAMA_ATTENTION_TYPE_NON_CAUSAL)
+    with pytest.raises(UnsupportedError, match=r"llama\.attention\.causal is false"):
+        Llama(str(default_model), verbose=False, kv_overrides={"llama.attention.causal": False})
 
 
 def test_empty_collections_ask_for_nothing(llm: Llama) -> None:

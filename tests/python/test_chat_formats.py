@@ -1,5 +1,6 @@
 """Chat formats by name against what their makers publish, and formats of the user's own."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from pyllamacpp.chat.handler import ChatHandler, chat_handler
 from pyllamacpp.chat.named import NAMED_FORMATS, REFUSED_FORMATS
 from pyllamacpp.chat.template import ChatTemplate
 from pyllamacpp.chat_completion import ChatCompletion
-from pyllamacpp.errors import InvalidArgumentError, UnsupportedError
+from pyllamacpp.errors import InvalidArgumentError, ModelFileError, UnsupportedError
 from pyllamacpp.llama_chat_format import (
     ChatFormatterResponse,
     Jinja2ChatFormatter,
+    hf_autotokenizer_to_chat_completion_handler,
+    hf_autotokenizer_to_chat_formatter,
     hf_tokenizer_config_to_chat_formatter,
     known_formats,
     register_chat_completion_handler,
@@ -299,6 +302,35 @@ def test_a_formatter_of_a_tokenizer_config() -> None:
     assert hf_tokenizer_config_to_chat_formatter(config)(messages=TURNS).prompt == "<s>U1</s>"
     with pytest.raises(InvalidArgumentError, match="bos_token of a tokenizer config"):
         hf_tokenizer_config_to_chat_formatter({**config, "bos_token": None})
+
+
+def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
+    config = {
+        "chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+    }
+    path = tmp_path / "tokenizer_config.json"
+    with pytest.raises(ModelFileError, match=r"there is no tokenizer_config\.json in"):
+        hf_autotokenizer_to_chat_formatter(tmp_path)
+    path.write_text(json.dumps(config))
+    for formatter in (
+        hf_autotokenizer_to_chat_formatter(tmp_path),
+        hf_autotokenizer_to_chat_completion_handler(str(tmp_path)).formatter,
+    ):
+        assert formatter(messages=TURNS).prompt == "<s>U1</s>"
+    # Newer folders have the template in a file of its own.
+    path.write_text(json.dumps({**config, "chat_template": None}))
+    with pytest.raises(InvalidArgumentError, match="chat_template"):
+        hf_autotokenizer_to_chat_formatter(tmp_path)
+    del config["chat_template"]
+    path.write_text(json.dumps(config))
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[-1].content }}")
+    assert hf_autotokenizer_to_chat_formatter(tmp_path)(messages=TURNS).prompt == "U2"
+    for text, sentence in (("{", "is no JSON"), ("[]", "is no object")):
+        path.write_text(text)
+        with pytest.raises(InvalidArgumentError, match=sentence):
+            hf_autotokenizer_to_chat_formatter(tmp_path)
 
 
 def test_types_make_messages(model: _core.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -415,6 +416,41 @@ def test_llama(default_model: Path) -> None:
     for use in (lambda: llm.embed("Hello"), llm.pooling_type):
         with pytest.raises(PyllamacppError, match="closed"):
             use()
+
+
+def test_asyncio(default_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"n_ctx": 64, "embedding": True, "pooling_type": MEAN, "verbose": False}
+    with Llama(str(default_model), **shape) as llm:
+        texts = ["Hello", "The quick brown fox"]
+        groups: list[int] = []
+        evaluate = llm.embedder._evaluate
+
+        def counted(group: list[list[int]], *rest: Any) -> Any:
+            groups.append(len(group))
+            return evaluate(group, *rest)
+
+        monkeypatch.setattr(llm.embedder, "_evaluate", counted)
+
+        async def together() -> None:
+            one, two, response = await asyncio.gather(
+                llm.aembed(texts), llm.aembed("Hello", True), llm.acreate_embedding(texts)
+            )
+            assert one == llm.embed(texts)
+            assert two == llm.embed("Hello", True)
+            assert response == llm.create_embedding(texts)
+            groups.clear()
+            task = asyncio.ensure_future(llm.aembed(texts * 500))
+            while not groups:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(together())
+        assert llm.embed(texts)  # waits for the batch that was being evaluated
+        assert sum(groups) < 1000
+    with pytest.raises(PyllamacppError, match="closed"):
+        asyncio.run(llm.aembed("Hello"))
 
 
 def test_llama_without_pooling(default_model: Path) -> None:

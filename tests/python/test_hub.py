@@ -145,6 +145,18 @@ def test_from_pretrained(hub: FakeHub, tiny: bytes, tmp_path: Path) -> None:
     assert program(load.format(f"{FILE!r}, cache_dir={other!r}")).startswith(other)
 
 
+def test_a_repositorys_chat_format(hub: FakeHub) -> None:
+    config = b'{"bos_token": "<s>", "eos_token": "</s>"}'
+    files = {"tokenizer_config.json": config, "chat_template.jinja": b"{{ messages[0].content }}!"}
+    hub.repos["someone/chats"] = files
+    code = (
+        "from pyllamacpp.llama_chat_format import hf_autotokenizer_to_chat_formatter as formatter\n"
+        "print(formatter({!r})(messages=[{{'role': 'user', 'content': 'U'}}]).prompt)"
+    )
+    assert program(code.format("someone/chats")) == "U!"
+    assert "the repository has no such file" in program(code.format("someone/models"))
+
+
 def test_from_pretrained_refuses(hub: FakeHub, monkeypatch) -> None:
     load = "Llama.from_pretrained({!r}, {!r})"
     missing = program(load.format("someone/models", "x*"))

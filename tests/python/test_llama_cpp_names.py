@@ -98,6 +98,20 @@ def test_draft_models() -> None:
     assert found.tolist() == [3, 4]
 
 
+def test_functions_of_the_class() -> None:
+    logits = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 800.0]], np.float32)
+    found = Llama.logits_to_logprobs(logits)
+    assert (found.shape, found.dtype) == ((2, 3), np.float32)
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.diff(found[0]), 1, rtol=1e-6)
+    assert found[1].tolist() == [-800.0, -800.0, 0.0]
+    columns = Llama.logits_to_logprobs(logits.T.tolist(), axis=0)
+    np.testing.assert_array_equal(columns, found.T)
+    pairs = (([1, 2, 3], [1, 2, 4, 5], 2), ([1, 2], [1, 2, 3], 2), ([], [1], 0), ([3], [1], 0))
+    for a, b, n in pairs:
+        assert Llama.longest_token_prefix(a, b) == Llama.longest_token_prefix(b, a) == n
+
+
 def test_every_public_name_is_there() -> None:
     for name in pyllamacpp.__all__:
         assert getattr(pyllamacpp, name) is not None, name

@@ -107,6 +107,31 @@ def test_typical_and_nucleus(logits: Array, share: float) -> None:
         check(sampler(**{name: share}).probabilities(logits), kept(x, mask))
 
 
+@given(LOGITS, st.floats(0.05, 0.98))
+def test_tail_free(logits: Array, z: float) -> None:
+    x = logits.astype(np.float64)
+    order = np.argsort(-x, kind="stable")
+    bends = np.abs(np.diff(softmax(x)[order], 2))
+    n = len(x)
+    if n > 2:
+        assume(bends.sum() > 1e-3)
+        shares = np.cumsum(bends) / bends.sum()
+        far(shares, z)
+        n = max(int(np.argmax(shares > z)), 1)
+    mask = np.zeros(len(x), bool)
+    mask[order[:n]] = True
+    check(sampler(tfs_z=z).probabilities(logits), kept(x, mask))
+    check(sampler(tfs_z=1.0).probabilities(logits), softmax(x))
+
+
+def test_where_all_are_alike_there_is_no_tail() -> None:
+    alike = np.full(9, 1.5, np.float32)
+    check(sampler(tfs_z=0.1).probabilities(alike), np.full(9, 1 / 9))
+    # The probabilities 0.8, 0.1, 0.1 bend once.
+    logits = np.log(np.array([0.8, 0.1, 0.1], np.float32))
+    check(sampler(tfs_z=0.9).probabilities(logits), np.array([1.0, 0.0, 0.0]))
+
+
 @pytest.mark.parametrize("mode", [1, 2])
 @given(LOGITS, st.floats(0.5, 6), st.floats(0.05, 0.5), st.integers(0, 2**32))
 def test_mirostat(mode: int, logits: Array, tau: float, eta: float, seed: int) -> None:
@@ -133,6 +158,31 @@ def test_mirostat(mode: int, logits: Array, tau: float, eta: float, seed: int) -
         expected = kept(x, mask)
         check(ours.probabilities(logits), expected)
         mu -= eta * (-math.log2(expected[ours.sample(logits)]) - tau)
+
+
+@given(LOGITS, st.floats(0, 1), st.floats(0, 0.98), st.integers(0, 2**32))
+def test_adaptive_p(logits: Array, target: float, decay: float, seed: int) -> None:
+    p = softmax(logits.astype(np.float64))
+    ours = sampler(adaptive_target=target, adaptive_decay=decay, seed=seed)
+    drawn, n = target / (1 - decay), 1 / (1 - decay)
+    for _ in range(5):
+        wanted = min(max(2 * target - drawn / n, 0.0), 1.0)
+        distance = np.abs(p - wanted) / 0.3
+        expected = softmax(-10 * distance**2 / (1 + distance))
+        np.testing.assert_allclose(ours.probabilities(logits), expected, rtol=1e-3, atol=1e-9)
+        drawn, n = p[ours.sample(logits)] + decay * drawn, 1 + decay * n
+
+
+def test_adaptive_p_comes_near_its_target() -> None:
+    logits = np.log(np.array([0.6, 0.25, 0.1, 0.05], np.float32))
+    for target in (0.15, 0.3, 0.5):
+        draws = sampler(adaptive_target=target, seed=1)
+        found = [math.exp(logits[draws.sample(logits)]) for _ in range(3000)]
+        assert abs(np.mean(found) - target) < 0.08
+    # A token that is out stays out, however near the target it is.
+    only = sampler(adaptive_target=0.0, logit_bias=[(0, math.inf)])
+    assert only.probabilities(np.zeros(3, np.float32)).tolist() == [1, 0, 0]
+    assert sampler(adaptive_target=0.0, temperature=0.0).sample(logits) == 0
 
 
 def dry_lengths(history: list[int], limit: int) -> dict[int, int]:
@@ -218,7 +268,10 @@ def test_the_order_is_honoured() -> None:
         ("xtc_probability", 1.5),
         ("xtc_threshold", -0.1),
         ("top_n_sigma", math.nan),
-        ("samplers", ["top_k", "tfs_z"]),
+        ("tfs_z", math.nan),
+        ("adaptive_target", 1.5),
+        ("adaptive_decay", 1.0),
+        ("samplers", ["top_k", "tail"]),
     ],
 )
 def test_out_of_range(name: str, value: object) -> None:
@@ -236,6 +289,8 @@ def test_out_of_range(name: str, value: object) -> None:
         {"mirostat_mode": 2},
         {"dynatemp_range": 0.5},
         {"xtc_probability": 1.0},
+        {"tfs_z": 0.5},
+        {"adaptive_target": 0.3},
         {"typical_p": 0.5},
         {"top_p": 0.5},
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ def text(llm: Llama, n: int = 30, **arguments: Any) -> str:
         {"dynatemp_range": 0.7},
         {"xtc_probability": 1.0, "temperature": 1.5},
         {"top_n_sigma": 0.3, "temperature": 1.5},
+        {"tfs_z": 0.4, "temperature": 1.5},
+        {"adaptive_target": 0.3},
         {"samplers": ["top_k"]},
     ],
 )
@@ -57,20 +60,51 @@ def test_min_tokens_bars_the_end(llm: Llama) -> None:
         text(llm, min_tokens=-1)
 
 
+def test_line_feeds_may_go_without_penalties(default_model: Path) -> None:
+    with Llama(str(default_model), n_ctx=64, verbose=False) as llm:
+        line_feed, other = llm.token_nl(), llm.tokenize(b" one", add_bos=False)[0]
+        ids = [line_feed, other, line_feed]
+
+        def two(_ids: Any, scores: Any) -> Any:
+            scores[:] = -20
+            scores[[line_feed, other]] = [0, -1]
+            return scores
+
+        options = {"temp": 0.0, "presence_penalty": 0.5, "logits_processor": [two]}
+        llm.eval(ids)
+        for penalty, penalize_nl, expected in (
+            ({"frequency_penalty": 2.0}, True, other),
+            ({"frequency_penalty": 2.0}, False, line_feed),
+            ({"repeat_penalty": 2.0}, False, line_feed),
+        ):
+            call = {**options, **penalty, "penalize_nl": penalize_nl}
+            assert llm.sample(**call) == expected
+            steps = llm.generate(ids, **call)
+            assert next(steps) == expected
+            steps.close()
+            llm.reset()
+            llm.eval(ids)
+
+
 def test_bad_arguments_are_named(llm: Llama) -> None:
     with pytest.raises(InvalidArgumentError, match="xtc_probability is 2"):
         text(llm, xtc_probability=2.0)
     with pytest.raises(InvalidArgumentError, match="dry_base must be a number"):
         text(llm, dry_base="much")
-    with pytest.raises(InvalidArgumentError, match="tfs"):
-        text(llm, samplers="top_k;tfs")
+    with pytest.raises(InvalidArgumentError, match="tail"):
+        text(llm, samplers="top_k;tail")
     with pytest.raises(InvalidArgumentError, match="takes the place of top_n_sigma"):
         text(llm, mirostat_mode=2, top_n_sigma=1.0)
+    with pytest.raises(InvalidArgumentError, match="takes the place of adaptive_target"):
+        text(llm, mirostat_mode=2, adaptive_target=0.5)
     with pytest.raises(TypeError, match="dry_bas"):
         text(llm, dry_bas=2.0)
 
 
-@pytest.mark.parametrize("arguments", [MANY, {"mirostat_mode": 2, "dry_multiplier": 0.8}])
+@pytest.mark.parametrize(
+    "arguments",
+    [MANY, {"mirostat_mode": 2, "dry_multiplier": 0.8}, {"adaptive_target": 0.3, "tfs_z": 0.9}],
+)
 def test_seeds_whatever_the_cache_and_threads(default_model: str, arguments: Any) -> None:
     texts = set()
     for n_threads in (1, 2):
@@ -101,6 +135,8 @@ def test_the_commands_take_them(run: Any) -> None:
     for option in (
         ["--mirostat", "2", "--mirostat-tau", "2"],
         ["--top-n-sigma", "0.2", "--temp", "2"],
+        ["--tfs", "0.2", "--temp", "2"],
+        ["--adaptive-target", "0.2"],
         ["--samplers", "top_k"],
     ):
         result = run(*base, *option)

@@ -53,6 +53,7 @@ def plain(*, messages: list[dict[str, str]], **kwargs: object) -> ChatFormatterR
 
 async def later() -> None:
     reveal_type((await llm.acreate_completion("Once"))["usage"]["total_tokens"])  # int
+    reveal_type((await llm.acreate_embedding("Once"))["usage"]["total_tokens"])  # int
     async for chunk in await llm.acreate_chat_completion([], stream=True):
         reveal_type(chunk["model"])  # str
 
@@ -60,6 +61,7 @@ async def later() -> None:
 asyncio.run(later())
 with Llama("other.gguf", embedding=True) as other:
     reveal_type(other.n_ctx())  # int
+    reveal_type(other.longest_token_prefix([1, 2], [1, 3]))  # int
 llm("Once", max_token=8)  # error
 llm("Once", temperature="hot")  # error
 """
