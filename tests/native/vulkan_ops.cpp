@@ -1,5 +1,6 @@
 // Every op of the Vulkan backend, on every weight type and odd shapes, against plain loops in
-// double over the scalar dequantizers. Needs a device:
+// double over the scalar dequantizers, on the tier of shaders that PYLLAMACPP_VK_TIER names. Needs
+// a device:
 //   vulkan_ops [repeats]      0 repeats: each op once; more: results bitwise the same every time
 //   vulkan_ops bandwidth      bytes per second of mat-vec products, beside copies
 // Any message of the validation layers (PYLLAMACPP_VK_VALIDATE=1) is a failure.
@@ -33,83 +34,90 @@ std::vector<float> random_floats(size_t n) {
   return v;
 }
 
-// The scales of a block of random bytes, made finite.
-template <class Block>
-void tame(std::byte* data) {
-  Block block;
-  std::memcpy(&block, data, sizeof(Block));
-  block.d = float_to_half(uniform(-0.1f, 0.1f));
-  if constexpr (requires { block.m; }) block.m = float_to_half(uniform(-0.1f, 0.1f));
-  if constexpr (requires { block.dmin; }) block.dmin = float_to_half(uniform(-0.1f, 0.1f));
-  std::memcpy(data, &block, sizeof(Block));
+// Calls f with the block, a struct, of a quantized type.
+template <class F>
+void with_block(DType type, std::byte* data, F&& f) {
+  const auto with = [&]<class Block>(Block block) {
+    std::memcpy(&block, data, sizeof(Block));
+    f(block);
+    std::memcpy(data, &block, sizeof(Block));
+  };
+  switch (type) {
+    case DType::q4_0:
+      return with(BlockQ4_0{});
+    case DType::q4_1:
+      return with(BlockQ4_1{});
+    case DType::q5_0:
+      return with(BlockQ5_0{});
+    case DType::q5_1:
+      return with(BlockQ5_1{});
+    case DType::q8_0:
+      return with(BlockQ8_0{});
+    case DType::q2_k:
+      return with(BlockQ2_K{});
+    case DType::q3_k:
+      return with(BlockQ3_K{});
+    case DType::q4_k:
+      return with(BlockQ4_K{});
+    case DType::q5_k:
+      return with(BlockQ5_K{});
+    case DType::q6_k:
+      return with(BlockQ6_K{});
+    case DType::iq4_nl:
+      return with(BlockIQ4_NL{});
+    default:
+      return with(BlockIQ4_XS{});
+  }
 }
+
+bool is_quantized(DType type) { return find_layout(type)->low_bits <= 8; }
 
 struct HostMatrix {
   WeightSource source;
   std::vector<std::byte> data;
   std::vector<float> values;  // [rows][cols], as the scalar dequantizer has them
+  std::vector<float> sizes;   // |scale * code| + |offset| of each is at most this
 };
 
 HostMatrix random_matrix(DType type, int64_t rows, int64_t cols) {
   HostMatrix m;
   m.data.resize(bytes_of(type, uint64_t(rows * cols)));
   m.source = {type, rows, cols, m.data};
-  const size_t block = traits(type).block_bytes;
-  for (size_t at = 0; at < m.data.size(); at += block) {
+  std::vector<std::byte> offsets = m.data;  // the same blocks, all codes of those with offsets 0
+  const size_t block_bytes = traits(type).block_bytes;
+  for (size_t at = 0; at < m.data.size(); at += block_bytes) {
     std::byte* b = m.data.data() + at;
-    for (size_t i = 0; i < block; ++i) b[i] = std::byte(rng() >> 24);
+    for (size_t i = 0; i < block_bytes; ++i) b[i] = std::byte(rng() >> 24);
     const float value = uniform(-1, 1);
     const uint16_t half = float_to_half(value), bfloat = float_to_bfloat(value);
-    switch (type) {
-      case DType::f32:
+    if (!is_quantized(type)) {
+      if (type == DType::f32)
         std::memcpy(b, &value, 4);
-        break;
-      case DType::f16:
-        std::memcpy(b, &half, 2);
-        break;
-      case DType::bf16:
-        std::memcpy(b, &bfloat, 2);
-        break;
-      case DType::q4_0:
-        tame<BlockQ4_0>(b);
-        break;
-      case DType::q4_1:
-        tame<BlockQ4_1>(b);
-        break;
-      case DType::q5_0:
-        tame<BlockQ5_0>(b);
-        break;
-      case DType::q5_1:
-        tame<BlockQ5_1>(b);
-        break;
-      case DType::q8_0:
-        tame<BlockQ8_0>(b);
-        break;
-      case DType::q2_k:
-        tame<BlockQ2_K>(b);
-        break;
-      case DType::q3_k:
-        tame<BlockQ3_K>(b);
-        break;
-      case DType::q4_k:
-        tame<BlockQ4_K>(b);
-        break;
-      case DType::q5_k:
-        tame<BlockQ5_K>(b);
-        break;
-      case DType::q6_k:
-        tame<BlockQ6_K>(b);
-        break;
-      case DType::iq4_nl:
-        tame<BlockIQ4_NL>(b);
-        break;
-      default:
-        tame<BlockIQ4_XS>(b);
-        break;
+      else
+        std::memcpy(b, type == DType::f16 ? &half : &bfloat, 2);
+      continue;
     }
+    with_block(type, b, [](auto& block) {  // its scales are finite
+      block.d = float_to_half(uniform(-0.1f, 0.1f));
+      if constexpr (requires { block.m; }) block.m = float_to_half(uniform(-0.1f, 0.1f));
+      if constexpr (requires { block.dmin; }) block.dmin = float_to_half(uniform(-0.1f, 0.1f));
+    });
+    std::copy_n(b, block_bytes, offsets.data() + at);
+    with_block(type, offsets.data() + at, [](auto& block) {
+      if constexpr (requires { block.m; } || requires { block.dmin; }) {
+        std::memset(block.q, 0, sizeof(block.q));
+        if constexpr (requires { block.high; }) std::memset(block.high, 0, sizeof(block.high));
+      } else {
+        block.d = 0;
+      }
+    });
   }
   m.values.resize(size_t(rows * cols));
   dequantize(type, m.data.data(), m.values.data(), rows * cols);
+  m.sizes.resize(m.values.size());
+  if (is_quantized(type)) dequantize(type, offsets.data(), m.sizes.data(), rows * cols);
+  for (size_t i = 0; i < m.sizes.size(); ++i)
+    m.sizes[i] = std::abs(m.values[i]) + 2 * std::abs(m.sizes[i]);
   return m;
 }
 
@@ -136,6 +144,16 @@ class Bench {
     for (int64_t r = 0; r < n_rows; ++r)
       std::copy_n(&values[size_t(r * n)], n, &wide[size_t(r * stride)]);
     return {put(wide), uint32_t(stride)};
+  }
+  // The same with codes, where the tier has any.
+  Rows put_x(const std::vector<float>& values, int64_t n) {
+    Rows rows = put_rows(values, n);
+    if (!device.uses_integer_dot()) return rows;
+    rows.codes = arena.take(rows.data.size / 32 * kCodeWords);
+    ops.encoder.begin(0, 0);
+    ops.quantize(rows, uint32_t(int64_t(values.size()) / n));
+    ops.encoder.finish();
+    return rows;
   }
   std::vector<float> get_rows(const Rows& rows, int64_t n_rows, int64_t n) {
     ops.encoder.begin(0, rows.data.size);
@@ -175,12 +193,83 @@ void expect(bool ok, const std::string& what, double found, double wanted) {
     std::printf("FAILED %s: %.9g, expected %.9g\n", what.c_str(), found, wanted);
 }
 
-// The same dot products as the device's: each within the rounding of a sum of n products.
+// What the codes of x stand for, after a look at each block: bytes within half a step of x, and
+// their sums. A block with a value that is not finite has a scale that is no number.
+std::vector<double> coded_values(Bench& bench, const Rows& rows, const std::vector<float>& x,
+                                 int64_t n) {
+  bench.ops.encoder.begin(0, rows.codes.size);
+  const uint32_t* words = static_cast<const uint32_t*>(bench.ops.encoder.read(rows.codes));
+  bench.ops.encoder.finish();
+  std::vector<double> values;
+  for (size_t row = 0; row < x.size() / size_t(n); ++row)
+    for (int64_t first = 0; first < int64_t(rows.stride); first += 32, words += kCodeWords) {
+      float values_in[32] = {}, peak = 0;
+      bool finite = true;
+      for (int64_t i = 0; i < std::min<int64_t>(32, n - first); ++i) {
+        values_in[i] = x[row * size_t(n) + size_t(first + i)];
+        finite = finite && std::isfinite(values_in[i]);
+        peak = std::max(peak, std::abs(values_in[i]));
+      }
+      float scale;
+      std::memcpy(&scale, words + 8, 4);
+      int sums[2] = {};
+      for (int64_t i = 0; i < 32; ++i) {
+        const int q = int8_t(words[i / 4] >> (8 * (i % 4)));
+        sums[i / 16] += q;
+        if (first + i < n) values.push_back(double(scale) * q);
+        if (!finite) continue;
+        // Half a step, and the roundings of two divisions (2.5 units each) and a product.
+        const double most = double(scale) * (0.5 + 127 * 6 * 0x1p-23) + 1e-36;
+        expect(std::abs(double(scale) * q - double(values_in[i])) <= most, "code",
+               double(scale) * q, double(values_in[i]));
+        expect(std::abs(q) <= 127, "code", q, 127);
+      }
+      for (int i = 0; i < 2; ++i)
+        expect(int16_t(words[9] >> (16 * i)) == sums[i], "sum of codes",
+               int16_t(words[9] >> (16 * i)), sums[i]);
+      if (!finite)
+        expect(std::isnan(scale), "scale", double(scale), NAN);
+      else
+        expect(std::abs(double(scale) * 127 - double(peak)) <= double(peak) * 0x1p-21 + 1e-36,
+               "scale", double(scale), double(peak) / 127);
+    }
+  return values;
+}
+
+void test_quantize(Bench& bench) {
+  if (!bench.device.uses_integer_dot()) return;
+  for (const int64_t n : {1, 31, 64, 333, 2080})
+    for (const int64_t n_rows : {1, 5}) {
+      std::vector<float> x = random_floats(size_t(n * n_rows));
+      // Blocks of one row: zeros, what is nearly so, large ones, ties, and what is not finite.
+      if (n == 2080) {
+        std::fill_n(x.begin(), 32, 0.0f);
+        for (int i = 0; i < 32; ++i) {
+          x[size_t(32 + i)] *= 1e-38f;
+          x[size_t(64 + i)] *= 3e38f;
+          x[size_t(96 + i)] = float(i) - 0.5f;
+        }
+        x[96] = 127;
+        x[130] = INFINITY;
+        x[165] = -INFINITY;
+        x[200] = NAN;
+      }
+      coded_values(bench, bench.put_x(x, n), x, n);
+    }
+  std::printf("quantize\n");
+}
+
+// The same dot products as the device's: each within the rounding of a sum of n products. By
+// integer dot products it is that of at most six roundings of a block, two of the weights here, and
+// of the sum over blocks.
 std::vector<float> product(Bench& bench, const HostMatrix& m, const DeviceMatrix& w,
                            const std::vector<float>& x, int64_t n_cols, bool accumulate) {
   const std::string what = std::string(traits(m.source.type).name) + " " + std::to_string(w.rows) +
                            " x " + std::to_string(w.cols) + " x " + std::to_string(n_cols);
-  const Rows in = bench.put_rows(x, w.cols);
+  const Rows in = bench.put_x(x, w.cols);
+  const bool by_codes = in.codes.size > 0 && is_quantized(m.source.type);
+  const std::vector<double> taken =
+      by_codes ? coded_values(bench, in, x, w.cols) : std::vector<double>(x.begin(), x.end());
   const std::vector<float> before = random_floats(size_t(n_cols * w.rows));
   std::vector<float> found;
   for (int repeat = 0; repeat < repeats; ++repeat) {
@@ -196,18 +285,18 @@ std::vector<float> product(Bench& bench, const HostMatrix& m, const DeviceMatrix
     for (int64_t r = 0; r < w.rows; ++r) {
       double sum = 0, size = 0;
       for (int64_t k = 0; k < w.cols; ++k) {
-        const double p =
-            double(m.values[size_t(r * w.cols + k)]) * double(x[size_t(c * w.cols + k)]);
-        sum += p;
-        size += std::abs(p);
+        const size_t i = size_t(r * w.cols + k);
+        const double value = taken[size_t(c * w.cols + k)];
+        sum += double(m.values[i]) * value;
+        size += double(by_codes ? m.sizes[i] : std::abs(m.values[i])) * std::abs(value);
       }
       const size_t at = size_t(c * w.rows + r);
       if (accumulate) {
         sum += double(before[at]);
         size += std::abs(double(before[at]));
       }
-      const double most =
-          size * 0x1p-24 * double(std::min<int64_t>(w.cols, 256) + w.cols / 256 + 3);
+      const int64_t in_segment = by_codes ? 8 + 8 : std::min<int64_t>(w.cols, 256);
+      const double most = size * 0x1p-24 * double(in_segment + w.cols / 256 + 3);
       expect(std::abs(double(found[at]) - sum) <= most, what, double(found[at]), sum);
     }
   return found;
@@ -236,10 +325,11 @@ void test_products(Bench& bench) {
           const std::vector<float> alone = product(bench, m, w, last, 1, false);
           expect(std::equal(alone.begin(), alone.end(), y.end() - rows), "alone", 0, 0);
         }
-        // A column that is 1 at one place gives the weights there, exactly.
+        // A column that is 1 at one place gives the weights there: exactly, unless 1 is 127 steps.
         std::vector<float> units(size_t(8 * cols));
         for (int64_t c = 0; c < 8; ++c) units[size_t(c * cols + c * cols / 8)] = 1;
         const std::vector<float> y = product(bench, m, w, units, 8, false);
+        if (bench.device.uses_integer_dot() && is_quantized(type)) continue;
         for (int64_t c = 0; c < 8; ++c)
           for (int64_t r = 0; r < rows; ++r) {
             const float wanted = m.values[size_t(r * cols + c * cols / 8)];
@@ -569,7 +659,7 @@ void measure_bandwidth(Bench& bench) {
       }
       for (const uint32_t n_cols : {1u, 4u, 512u}) {
         if (n_cols == 512 && rows != 11008) continue;
-        const Rows x = bench.put_rows(std::vector<float>(n_cols * kCols, 1.0f), kCols);
+        const Rows x = bench.put_x(std::vector<float>(n_cols * kCols, 1.0f), kCols);
         const Rows y = bench.put_rows(std::vector<float>(size_t(n_cols) * size_t(rows)), rows);
         const int times = n_cols == 512 ? 1 : kTimes;
         const double time = seconds([&] {
@@ -598,7 +688,8 @@ int run(int argc, char** argv) {
     return 77;
   }
   Bench bench(devices[0]);
-  std::printf("%s, %s\n", bench.device.info().name.c_str(), bench.device.info().driver.c_str());
+  std::printf("%s, %s, tier %s\n", bench.device.info().name.c_str(),
+              bench.device.info().driver.c_str(), bench.device.info().tier.c_str());
   if (argc > 1 && std::strcmp(argv[1], "bandwidth") == 0) {
     measure_bandwidth(bench);
     return 0;
@@ -606,6 +697,7 @@ int run(int argc, char** argv) {
   if (argc > 1) repeats = std::max(1, std::atoi(argv[1]));
   test_elementwise(bench);
   test_attention(bench);
+  test_quantize(bench);
   test_products(bench);
   for (const std::string& message : take_gpu_messages()) {
     std::printf("VALIDATION %s\n", message.c_str());

@@ -1,6 +1,8 @@
 // A Vulkan loader that hands everything on to the real one, and fails where the environment says so
 // at that moment: FAIL_SUBMIT=N, FAIL_WAIT=N: the N-th such call from then on gives FAIL_RESULT (a
 // VkResult; without it: device lost). FAIL_OVER=BYTES: memory beyond that is refused.
+// INTEGER_DOT=none: the device says that it has no integer dot products; fast: that its own are
+// fast.
 #include <dlfcn.h>
 #include <vulkan/vulkan.h>
 
@@ -16,6 +18,8 @@ PFN_vkGetInstanceProcAddr real_instance_proc() {
   return get;
 }
 
+PFN_vkGetPhysicalDeviceFeatures2 real_features;
+PFN_vkGetPhysicalDeviceProperties2 real_properties;
 PFN_vkGetDeviceProcAddr real_device_proc;
 PFN_vkQueueSubmit real_submit;
 PFN_vkWaitForFences real_wait;
@@ -63,6 +67,32 @@ void free_memory(VkDevice device, VkDeviceMemory memory, const VkAllocationCallb
   real_free(device, memory, callbacks);
 }
 
+bool integer_dot_is(const char* what) {
+  const char* text = std::getenv("INTEGER_DOT");
+  return text && std::strcmp(text, what) == 0;
+}
+
+template <class Struct>
+Struct* find(void* chain, VkStructureType type) {
+  for (auto* link = static_cast<VkBaseOutStructure*>(chain); link; link = link->pNext)
+    if (link->sType == type) return reinterpret_cast<Struct*>(link);
+  return nullptr;
+}
+
+void features(VkPhysicalDevice device, VkPhysicalDeviceFeatures2* out) {
+  real_features(device, out);
+  auto* dot = find<VkPhysicalDeviceShaderIntegerDotProductFeatures>(
+      out->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES);
+  if (dot && integer_dot_is("none")) dot->shaderIntegerDotProduct = VK_FALSE;
+}
+
+void properties(VkPhysicalDevice device, VkPhysicalDeviceProperties2* out) {
+  real_properties(device, out);
+  auto* dot = find<VkPhysicalDeviceShaderIntegerDotProductProperties>(
+      out->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES);
+  if (dot && integer_dot_is("fast")) dot->integerDotProduct4x8BitPackedSignedAccelerated = VK_TRUE;
+}
+
 template <class Function>
 PFN_vkVoidFunction in_place_of(Function& real, PFN_vkVoidFunction found, Function ours) {
   real = reinterpret_cast<Function>(found);
@@ -84,7 +114,9 @@ PFN_vkVoidFunction device_proc(VkDevice device, const char* name) {
 extern "C" __attribute__((visibility("default"))) PFN_vkVoidFunction
 vkGetInstanceProcAddr(VkInstance instance, const char* name) {
   const PFN_vkVoidFunction found = real_instance_proc()(instance, name);
-  if (std::strcmp(name, "vkGetDeviceProcAddr") == 0 && found)
-    return in_place_of(real_device_proc, found, &device_proc);
+  const auto is = [&](const char* other) { return found && std::strcmp(name, other) == 0; };
+  if (is("vkGetDeviceProcAddr")) return in_place_of(real_device_proc, found, &device_proc);
+  if (is("vkGetPhysicalDeviceFeatures2")) return in_place_of(real_features, found, &features);
+  if (is("vkGetPhysicalDeviceProperties2")) return in_place_of(real_properties, found, &properties);
   return found;
 }

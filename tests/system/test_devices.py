@@ -1,6 +1,8 @@
 """`pyllamacpp devices` on Mesa's software renderer, lavapipe."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,3 +23,23 @@ def test_a_software_renderer_is_shown_when_allowed(run):
         run(*command, **LAVAPIPE, PYLLAMACPP_VK_ALLOW_CPU="1", PYLLAMACPP_DEVICE="cpu")
     )
     assert not gpu["chosen"]
+
+
+def test_the_tier(run):
+    """Integer dot products are not accelerated there, so that they are used only when asked for."""
+    environment = LAVAPIPE | {"PYLLAMACPP_VK_ALLOW_CPU": "1"}
+    command = [Path(sys.executable).with_name("pyllamacpp"), "devices"]
+    assert "\n     tier core; " in run(*command, **environment)
+    for tier in ("core", "integer_dot"):
+        assert f"\n     tier {tier}; " in run(*command, **environment, PYLLAMACPP_VK_TIER=tier)
+    result = subprocess.run(
+        command,
+        env=os.environ | environment | {"PYLLAMACPP_VK_TIER": "fast"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (sentence,) = result.stderr.splitlines()
+    assert "PYLLAMACPP_VK_TIER is 'fast', expected core or integer_dot" in sentence

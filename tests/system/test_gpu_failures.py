@@ -159,3 +159,32 @@ def test_a_lost_device_is_an_exception(answer, default_model):
     first, sentence, last = answer(LOST, default_model)
     assert "the device was lost" in sentence
     assert first == last
+
+
+TIER = """
+import json, sys
+from pyllamacpp import _core
+from pyllamacpp.errors import PyllamacppError
+
+(gpu,) = _core.list_gpus()
+try:
+    model = _core.Model(sys.argv[1], n_gpu_layers=-1)
+    context = _core.Context(model, n_ctx=128)
+    context.decode([(0, [3, 4, 5], "last")])
+    result = bool((abs(context.logits()) < 100).all())
+except PyllamacppError as error:
+    result = f"{type(error).__name__}: {error}"
+print(json.dumps([gpu.tier, "dot" in gpu.features, result]))
+"""
+
+
+def test_the_tier_is_chosen_by_what_the_device_has(answer, tmp_path):
+    path = TinyModel(n_layers=1).write(tmp_path / "tiny.gguf")
+    assert answer(TIER, path) == ["core", True, True]
+    assert answer(TIER, path, INTEGER_DOT="fast") == ["integer_dot", True, True]
+    assert answer(TIER, path, INTEGER_DOT="fast", PYLLAMACPP_VK_TIER="core")[0] == "core"
+    assert answer(TIER, path, INTEGER_DOT="none") == ["core", False, True]
+    _, has_dot, sentence = answer(TIER, path, INTEGER_DOT="none", PYLLAMACPP_VK_TIER="integer_dot")
+    assert not has_dot
+    assert sentence.startswith("UnsupportedError: PYLLAMACPP_VK_TIER is integer_dot, and llvmpipe")
+    assert sentence.endswith(" has no integer dot products")

@@ -286,6 +286,24 @@ def test_no_driver(texts, default_model):
     assert warning.endswith("no Vulkan driver found a GPU")
 
 
+def test_no_loader(run, texts, default_model, tmp_path):
+    """Vulkan's library cannot be opened: found first, and no library."""
+    for name in ("libvulkan.so.1", "libvulkan.so"):
+        (tmp_path / name).write_bytes(b"")
+    environment = LAVAPIPE | {"LD_LIBRARY_PATH": str(tmp_path)}
+    program = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    for name in ("libvulkan.so.1", "libvulkan.so"):
+        wrapped = f"try:\n  {program}\nexcept OSError as error:\n  print(error)"
+        assert "file too short" in run(sys.executable, "-c", wrapped, name, **environment)
+    (found,) = texts(default_model, "The capital of France is", [-1], **environment)
+    assert found["text"].startswith(" Paris")
+    assert found["n_gpu_layers"] == 0
+    (warning,) = found["warnings"]
+    assert warning.endswith("no Vulkan driver found a GPU")
+    devices = (Path(sys.executable).parent / "pyllamacpp", "devices")
+    assert run(*devices, **environment) == "no GPU: no Vulkan driver found one\n"
+
+
 def test_main_gpu(run, default_model):
     program = (
         "import sys; from pyllamacpp import Llama; Llama(sys.argv[1], main_gpu=7, n_gpu_layers=1)"

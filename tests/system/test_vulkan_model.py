@@ -80,6 +80,7 @@ def program(tmp_path):
         (-1, {}),
         (16, {}),
         (1, {}),
+        (-1, {"PYLLAMACPP_VK_TIER": "integer_dot"}),
         # As a device of small limits: matrices and the cache in many parts.
         (-1, {"PYLLAMACPP_VK_MAX_BIND": "1M", "PYLLAMACPP_VK_MAX_ALLOC": "8M"}),
     ],
@@ -93,9 +94,17 @@ def test_layers_on_the_gpu(layers, environment, run, default_model, program):
     assert found["same_when_split"]
     assert found["same_states_when_split"]
     assert found["same_state_in_company"]
-    assert found["off_the_states"] < 1e-3  # logits up to 30, sums of 576 in float32
     assert found["forked"] == found["tokens"][1]
-    if layers == -1:  # on the CPU activations are rounded to bytes, see tests/golden
+    if environment.get("PYLLAMACPP_VK_TIER") == "integer_dot":
+        # Activations are rounded to bytes: the bounds of tests/golden, where five steps are robust.
+        off = [
+            found["logits"][token] - logit for token, logit in CAPITAL["top"] + CAPITAL["probes"]
+        ]
+        assert sum(x * x for x in off) / len(off) <= (2 * 0.30) ** 2
+        assert found["tokens"][:5] == CAPITAL["greedy"][:5]
+        return
+    assert found["off_the_states"] < 1e-3  # logits up to 30, sums of 576 in float32
+    if layers == -1:  # on the CPU activations are rounded to bytes too
         assert found["tokens"] == CAPITAL["greedy"][:12]
         for token, logit in CAPITAL["top"] + CAPITAL["probes"]:
             # Keys and values are halves.

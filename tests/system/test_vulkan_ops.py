@@ -25,6 +25,10 @@ def test_shaders_are_valid(source, run, tmp_path):
 
 # Lanes of the vector that lavapipe takes for a subgroup: 4, 8 and 16.
 @pytest.mark.parametrize("width", ["128", "256", "512"])
-def test_every_op_on_every_type(width, build, run):
+@pytest.mark.parametrize("tier", ["core", "integer_dot"])
+def test_every_op_on_every_type(tier, width, build, run):
     program = build("release", "vulkan_ops") / "tests" / "native" / "vulkan_ops"
-    assert run(program, **LAVAPIPE, LP_NATIVE_VECTOR_WIDTH=width).endswith("\n0 failures\n")
+    environment = LAVAPIPE | {"LP_NATIVE_VECTOR_WIDTH": width, "PYLLAMACPP_VK_TIER": tier}
+    first, *_, last = run(program, **environment).splitlines()
+    assert first.endswith(f", tier {tier}")
+    assert last == "0 failures"

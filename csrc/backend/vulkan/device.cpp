@@ -29,8 +29,21 @@ Device::Device(const PhysicalDevice& physical) : physical_(physical) {
   const float priority = 1;
   const VkDeviceQueueCreateInfo queue{
       VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, nullptr, 0, physical_.queue_family, 1, &priority};
-  const VkDeviceCreateInfo info{
-      VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, nullptr, 0, 1, &queue, 0, nullptr, 0, nullptr, nullptr};
+  if (physical_.uses_integer_dot && !physical_.has_integer_dot)
+    fail(ErrorKind::unsupported, "PYLLAMACPP_VK_TIER is ", physical_.info.tier, ", and ",
+         physical_.info.name, " has no integer dot products");
+  const VkPhysicalDeviceShaderIntegerDotProductFeatures dot{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, nullptr, 1};
+  const VkDeviceCreateInfo info{VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                                physical_.uses_integer_dot ? &dot : nullptr,
+                                0,
+                                1,
+                                &queue,
+                                0,
+                                nullptr,
+                                0,
+                                nullptr,
+                                nullptr};
   check(vulkan.call.CreateDevice(physical_.handle, &info, nullptr, &handle), "opening the device");
 #define PYLLAMACPP_VK_LOAD(Result, name, parameters) \
   call.name =                                        \

@@ -94,6 +94,7 @@ class Device {
   const GpuInfo& info() const { return physical_.info; }
   const VkPhysicalDeviceLimits& limits() const { return physical_.limits; }
   uint32_t queue_family() const { return physical_.queue_family; }
+  bool uses_integer_dot() const { return physical_.uses_integer_dot; }
   // Most bytes of a slice: the least of what may be allocated and what may be bound at once.
   uint64_t max_slice() const { return max_slice_; }
   uint64_t align(uint64_t offset) const {

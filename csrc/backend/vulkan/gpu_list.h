@@ -15,7 +15,8 @@ struct GpuInfo {
   uint64_t memory = 0;       // bytes of the device's own memory
   uint64_t memory_free = 0;  // of these, what this process may take now, where the driver says so
   std::vector<std::string> features;  // of "fp16", "int8" and "dot": beyond what is required
-  std::string tier;                   // of shaders, chosen by the features
+  // Of shaders: "core" or "integer_dot", chosen by the features or by PYLLAMACPP_VK_TIER.
+  std::string tier;
 };
 
 // Those that can run models, best first: discrete, virtual, integrated. Software renderers come

@@ -14,13 +14,24 @@ constexpr uint32_t groups_of(uint64_t n, uint32_t size) { return uint32_t((n + s
 
 }  // namespace
 
+void Ops::quantize(const Rows& x, uint32_t n_rows) {
+  if (x.codes.size == 0) return;
+  const struct {
+    uint32_t n_blocks;
+  } arguments{x.stride / 32};
+  encoder.dispatch(Shader::quantize, {}, {x.data, x.codes}, arguments,
+                   {groups_of(x.stride, 4 * 64), n_rows});
+}
+
 void Ops::matmul(const DeviceMatrix& weight, const Rows& x, const Rows& y, uint32_t n_cols,
                  bool accumulate, Order order) {
   const WeightLayout& l = *weight.layout;
   const uint32_t n_blocks = groups_of(uint64_t(weight.cols), 32);
   Constants constants{l.type,       l.low_bits,   l.high_bits, l.high_word,
                       l.scale_word, l.tile_words, 0,           0};
-  const bool few = n_cols <= kMatvecCols;
+  const bool few = n_cols <= kMatvecCols, dot = x.codes.size > 0 && l.low_bits <= 8;
+  const Shader shader = few ? (dot ? Shader::matvec_dot : Shader::matvec)
+                            : (dot ? Shader::matmul_dot : Shader::matmul);
   if (few) {
     const uint32_t most = std::min(512u, device_.limits().maxComputeWorkGroupInvocations) / 32;
     constants[6] = n_blocks <= 4 * 8 ? 4 : std::min(16u, most);
@@ -35,8 +46,8 @@ void Ops::matmul(const DeviceMatrix& weight, const Rows& x, const Rows& y, uint3
     const Encoder::Groups groups =
         few ? Encoder::Groups{groups_of(uint64_t(part.n_rows), 32), groups_of(n_cols, constants[7])}
             : Encoder::Groups{groups_of(uint64_t(part.n_rows), 64), groups_of(n_cols, 64)};
-    encoder.dispatch(few ? Shader::matvec : Shader::matmul, constants, {part.data, x.data, y.data},
-                     arguments, groups, order, cost);
+    encoder.dispatch(shader, constants, {part.data, dot ? x.codes : x.data, y.data}, arguments,
+                     groups, order, cost);
     order = Order::with_last;  // parts write different rows
   }
 }

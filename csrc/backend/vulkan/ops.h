@@ -26,9 +26,13 @@ struct DeviceMatrix {
 struct Rows {
   Slice data;
   uint32_t stride = 0;
+  Slice codes{};  // where quantize() puts their bytes, if it is to
 };
 
 inline int64_t padded(int64_t n) { return (n + 31) / 32 * 32; }
+
+// Words of the codes of 32 values, see shaders/integer_dot.glsl.
+inline constexpr uint32_t kCodeWords = 12;
 
 // Keys or values of one layer, in parts of whole KV heads; shaders/attention.comp has the layout.
 struct DeviceKv {
@@ -50,7 +54,10 @@ class Ops {
  public:
   explicit Ops(Device& device) : device_(device), encoder(device) {}
 
-  // y = W x, or y += W x, for n_cols rows of x.
+  // Makes bytes of the first n_rows rows, if they have a place for them.
+  void quantize(const Rows& x, uint32_t n_rows);
+  // y = W x, or y += W x, for n_cols rows of x. Quantized weights take the codes of x if it has
+  // any.
   void matmul(const DeviceMatrix& weight, const Rows& x, const Rows& y, uint32_t n_cols,
               bool accumulate = false, Order order = Order::after_last);
   // y = norm(x) row by row: row i of y from row source[first + i] of x.

@@ -72,6 +72,19 @@ void read_memory(const Instance& vulkan, PhysicalDevice& d) {
       std::min(d.info.memory_free, size_from("PYLLAMACPP_VK_MEM_LIMIT", UINT64_MAX));
 }
 
+constexpr char kCore[] = "core";  // 32-bit words and floats: what every device has
+constexpr char kIntegerDot[] = "integer_dot";
+
+// The tier of the shaders: what PYLLAMACPP_VK_TIER names, or the device's best.
+const char* choose_tier(bool fast_integer_dot) {
+  const char* wanted = std::getenv("PYLLAMACPP_VK_TIER");
+  if (!wanted || !*wanted) return fast_integer_dot ? kIntegerDot : kCore;
+  for (const char* tier : {kCore, kIntegerDot})
+    if (std::string_view(wanted) == tier) return tier;
+  fail(ErrorKind::invalid_argument, "PYLLAMACPP_VK_TIER is '", wanted, "', expected ", kCore,
+       " or ", kIntegerDot);
+}
+
 void read_features(const Instance& vulkan, uint32_t version, PhysicalDevice& d) {
   VkPhysicalDeviceShaderIntegerDotProductFeatures dot{
       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, nullptr, 0};
@@ -84,7 +97,14 @@ void read_features(const Instance& vulkan, uint32_t version, PhysicalDevice& d) 
   if (small.shaderFloat16) d.info.features.push_back("fp16");
   if (small.shaderInt8) d.info.features.push_back("int8");
   if (dot.shaderIntegerDotProduct) d.info.features.push_back("dot");
-  d.info.tier = "core";  // 32-bit words and floats: what every device has
+  d.has_integer_dot = dot.shaderIntegerDotProduct;
+  VkPhysicalDeviceShaderIntegerDotProductProperties speed{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES, nullptr, {}, 0, {}};
+  VkPhysicalDeviceProperties2 properties{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, d.has_integer_dot ? &speed : nullptr, {}};
+  vulkan.call.GetPhysicalDeviceProperties2(d.handle, &properties);
+  d.info.tier = choose_tier(speed.integerDotProduct4x8BitPackedSignedAccelerated != 0);
+  d.uses_integer_dot = d.info.tier == kIntegerDot;
 }
 
 bool find_queue(const Instance& vulkan, PhysicalDevice& d) {

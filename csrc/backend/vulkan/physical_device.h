@@ -13,9 +13,11 @@ struct PhysicalDevice {
   GpuInfo info;
   VkPhysicalDeviceLimits limits{};
   VkPhysicalDeviceMemoryProperties memory{};
-  bool has_budget = false;      // its driver says what is free now
-  uint64_t max_allocation = 0;  // bytes
-  uint32_t queue_family = 0;    // one that computes
+  bool has_budget = false;  // its driver says what is free now
+  bool has_integer_dot = false;
+  bool uses_integer_dot = false;  // its tier is integer_dot
+  uint64_t max_allocation = 0;    // bytes
+  uint32_t queue_family = 0;      // one that computes
 };
 
 // In the order of list_gpus().

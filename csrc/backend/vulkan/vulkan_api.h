@@ -80,6 +80,8 @@ inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET
 inline constexpr VkStructureType VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT = 1000247000;
 inline constexpr VkStructureType
     VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES = 1000280000;
+inline constexpr VkStructureType
+    VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES = 1000280001;
 
 inline constexpr uint32_t VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU = 1;
 inline constexpr uint32_t VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU = 2;
@@ -281,6 +283,14 @@ struct VkPhysicalDeviceShaderIntegerDotProductFeatures {
   VkStructureType sType;
   void* pNext;
   VkBool32 shaderIntegerDotProduct;
+};
+
+struct VkPhysicalDeviceShaderIntegerDotProductProperties {
+  VkStructureType sType;
+  void* pNext;
+  VkBool32 unused0[4];
+  VkBool32 integerDotProduct4x8BitPackedSignedAccelerated;
+  VkBool32 unused1[25];
 };
 
 struct VkMemoryType {

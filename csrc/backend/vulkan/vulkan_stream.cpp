@@ -25,8 +25,10 @@ struct StreamRows {
         n_ff(padded(s.n_ff)),
         q(padded(int64_t(s.attention.n_heads) * s.attention.head_dim)),
         kv(padded(int64_t(s.attention.n_kv_heads) * s.attention.head_dim)),
-        vocab(padded(s.n_vocab)) {}
+        vocab(padded(s.n_vocab)),
+        rotated(std::max(q, padded(dim / 32 * kCodeWords))) {}
   int64_t dim, n_ff, q, kv, vocab;
+  int64_t rotated;  // of q_rotated_, where codes may lie
   int64_t longest() const { return std::max({dim, n_ff, q}); }
 };
 
@@ -38,8 +40,8 @@ struct StreamBytes {
       return aligned(uint64_t(n_rows) * uint64_t(n) * sizeof(uint32_t));
     };
     const int64_t n = s.max_rows, head_rows = std::min<int64_t>(n, kHeadRows);
-    buffers = 2 * words(n, rows.dim) + 3 * words(n, rows.q) + 2 * words(n, rows.kv) +
-              2 * words(n, rows.n_ff) + words(head_rows, rows.vocab);
+    buffers = 2 * words(n, rows.dim) + 2 * words(n, rows.q) + words(n, rows.rotated) +
+              2 * words(n, rows.kv) + 2 * words(n, rows.n_ff) + words(head_rows, rows.vocab);
     // As begin() lays them out; an empty one still has four words.
     inputs = words(n, s.attention.rope_dims) + words(n, 1) + words(n, 4) + words(s.max_pages, 1) +
              words(n, 1) + 5 * aligned(16);
@@ -72,13 +74,20 @@ class VulkanStream final : public Stream {
     x_ = make(rows.dim, shape.max_rows);
     normed_ = make(rows.dim, shape.max_rows);
     q_ = make(rows.q, shape.max_rows);
-    q_rotated_ = make(rows.q, shape.max_rows);
+    q_rotated_ = make(rows.rotated, shape.max_rows);
+    q_rotated_.stride = q_.stride;
     attended_ = make(rows.q, shape.max_rows);
     k_ = make(rows.kv, shape.max_rows);
     v_ = make(rows.kv, shape.max_rows);
     gate_ = make(rows.n_ff, shape.max_rows);
     up_ = make(rows.n_ff, shape.max_rows);
     logits_ = make(rows.vocab, std::min<int64_t>(shape.max_rows, kHeadRows));
+    if (device.uses_integer_dot()) {
+      // Codes take the place of what holds nothing while they are used: rotated queries are made
+      // after the products of the first norm, and read before the next codes are made.
+      normed_.codes = attended_.codes = q_rotated_.data;
+      gate_.codes = up_.data;
+    }
     inputs_ = memory_.take(bytes.inputs);
     ops_.encoder.finish();
   }
@@ -102,6 +111,7 @@ class VulkanStream final : public Stream {
   void norm(const Weight& weight) {
     ops_.rms_norm(x_, as_vulkan(weight).vector, normed_, n_rows(), uint32_t(shape_.dim),
                   attention().norm_eps);
+    ops_.quantize(normed_, n_rows());
   }
   void matmul(const Weight& weight, const Rows& x, const Rows& y, bool accumulate = false,
               Order order = Order::after_last) {
@@ -256,6 +266,7 @@ void VulkanStream::attend(const KvLayer& kv) {
 
 void VulkanStream::project_attended(const LayerWeights& layer) {
   show(layer, LayerInput::attended, attended_, int64_t(attention().n_heads) * attention().head_dim);
+  ops_.quantize(attended_, n_rows());
   matmul(*layer.attention_out, attended_, x_, true);
 }
 
@@ -266,6 +277,7 @@ void VulkanStream::feed_forward(const LayerWeights& layer) {
   matmul(*layer.up, normed_, up_, false, Order::with_last);
   ops_.swiglu(gate_, up_, n_rows(), uint32_t(shape_.n_ff));
   show(layer, LayerInput::hidden, gate_, shape_.n_ff);
+  ops_.quantize(gate_, n_rows());
   matmul(*layer.down, gate_, x_, true);
   ops_.encoder.submit_if_long();
 }
@@ -276,6 +288,7 @@ void VulkanStream::head(const Weight& norm, const Weight& output, float* logits)
     const uint32_t n = std::min(kHeadRows, n_outputs - first);
     ops_.rms_norm(x_, as_vulkan(norm).vector, normed_, n, uint32_t(shape_.dim),
                   attention().norm_eps, outputs_, first);
+    ops_.quantize(normed_, n);
     ops_.matmul(as_vulkan(output).matrix, normed_, logits_, n);
     const Slice wanted{logits_.data.buffer, logits_.data.offset,
                        uint64_t(n) * logits_.stride * sizeof(float)};

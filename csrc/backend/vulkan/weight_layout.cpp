@@ -142,11 +142,14 @@ void take_blocks(DType type, const std::byte* data, int n, TileRow& row) {
   }
 }
 
-// Adds bits [shift, shift + bits) of every code to a plane.
+// Adds bits [shift, shift + bits) of every code to a plane. Four codes in order are the same bits
+// of a word's bytes, so that a shift and a mask make them bytes.
 void add_plane(const uint8_t* codes, uint32_t shift, uint32_t bits, uint32_t* out) {
   const uint32_t mask = (1u << bits) - 1, per_word = 32 / bits;
-  for (uint32_t k = 0; k < uint32_t(kTileCols); ++k)
-    out[k / per_word] |= (codes[k] >> shift & mask) << (k % per_word * bits);
+  for (uint32_t k = 0; k < uint32_t(kTileCols); ++k) {
+    const uint32_t in_word = k % per_word;
+    out[k / per_word] |= (codes[k] >> shift & mask) << (in_word % 4 * 8 + in_word / 4 * bits);
+  }
 }
 
 // Writes `layout.tile_words` words of one row's columns from `data` on; `n` of them exist.

@@ -1,7 +1,8 @@
 // How weights lie in device memory: word-aligned for every type, and so that neighbouring lanes
 // read neighbouring words. A tile is 256 columns of 32 rows (a panel); word j of its 32 rows lies
-// together. Of a row a tile has its codes in planes (weight i of a plane of b bits in bits b i ..),
-// then its scales as the file has them: the same bytes, within 2%, as in the file.
+// together. Of a row a tile has its codes in planes (of a word of a plane of b bits, weight i lies
+// in bits b (i / 4) .. of byte i % 4), then its scales as the file has them: the same bytes, within
+// 2%, as in the file.
 #pragma once
 
 #include <cstddef>

@@ -2,7 +2,6 @@
 // `kTileWords` words a row; word j of all 32 rows lies together, so that 32 lanes, one row each,
 // read 128 bytes in order. What a driver knows of a type are the specialization constants below; it
 // keeps of this file what that one type needs.
-#extension GL_GOOGLE_include_directive : require
 
 layout(constant_id = 0) const uint kType = 2;       // GGUF's number of the type
 layout(constant_id = 1) const uint kLowBits = 4;    // bits of a code in the first plane
@@ -13,6 +12,10 @@ layout(constant_id = 5) const uint kTileWords = 0;
 
 const uint F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8;
 const uint Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, IQ4_NL = 20, IQ4_XS = 23;
+
+const bool kIsTable = kType == IQ4_NL || kType == IQ4_XS;  // codes are places in a table
+const int kZero = kType == Q4_0 ? 8 : kType == Q5_0 ? 16 : kType == Q3_K ? 4 : kType == Q6_K ? 32 : 0;
+const bool kHasOffset = kType == Q4_1 || kType == Q5_1 || kType == Q2_K || kType == Q4_K || kType == Q5_K;
 
 layout(set = 0, binding = 0) readonly restrict buffer Weights { uint weights[]; };
 
@@ -75,26 +78,24 @@ vec2 scale_of(uint row, uint g) {
   return vec2(half_at(word(row, kScaleWord + b / 2), b & 1), 0);
 }
 
-// What code q stands for, before scale and offset.
-float value_of(uint q) {
-  switch (kType) {
-    case Q4_0:
-      return float(int(q) - 8);
-    case Q5_0:
-      return float(int(q) - 16);
-    case Q8_0:
-      return float(int(q << 24) >> 24);
-    case Q3_K:
-      return float(int(q) - 4);
-    case Q6_K:
-      return float(int(q) - 32);
-    case IQ4_NL:
-    case IQ4_XS: {  // kIq4Values of base/formats.h, four to a word
-      const uint w = q < 8 ? (q < 4 ? 0xbfad9881u : 0xf6eaddcfu) : (q < 12 ? 0x26190d01u : 0x71594535u);
-      return float(signed_byte(w, q & 3));
-    }
-  }
-  return float(q);
+// The codes 32 b + 4 t .. + 3 of a tile's row, a byte each.
+uint four_codes(uint row, uint b, uint t) {
+  const uint fours = kLowBits < 8 ? 8 / kLowBits : 1;  // in a word
+  const uint shift = kLowBits * (t % fours), mask = 0x01010101 * ((1u << kLowBits) - 1);
+  const uint low = word(row, kLowBits * b + t / fours) >> shift & mask;
+  if (kHighBits == 0) return low;
+  const uint high_fours = kHighBits == 2 ? 4 : 8, high_shift = kHighBits * (t % high_fours);
+  const uint high = word(row, kHighWord + kHighBits * b + t / high_fours) >> high_shift;
+  return low | (high & (kHighBits == 2 ? 0x03030303u : 0x01010101u)) << kLowBits;
+}
+
+// What byte i of four_codes stands for, before kZero is taken off, and scale and offset.
+int code_value(uint codes, uint i) {
+  if (!kIsTable) return kType == Q8_0 ? signed_byte(codes, i) : int(codes >> (8 * i) & 255);
+  // kIq4Values of base/formats.h, four to a word.
+  const uint q = codes >> (8 * i) & 15;
+  const uint w = q < 8 ? (q < 4 ? 0xbfad9881u : 0xf6eaddcfu) : (q < 12 ? 0x26190d01u : 0x71594535u);
+  return signed_byte(w, q & 3);
 }
 
 // The weights 32 b + 8 u .. + 7 of a tile's row as floats: exactly what csrc/quant gives.
@@ -113,29 +114,12 @@ void decode(uint row, uint b, uint u, out float w[8]) {
     }
     return;
   }
-  uint q[8];
-  if (kLowBits == 8) {
-    for (uint i = 0; i < 8; ++i) q[i] = word(row, 8 * b + 2 * u + i / 4) >> (8 * (i % 4)) & 255;
-  } else if (kLowBits == 4) {
-    const uint low = word(row, 4 * b + u);
-    for (uint i = 0; i < 8; ++i) q[i] = low >> (4 * i) & 15;
-  } else {
-    const uint low = word(row, 2 * b + u / 2) >> (16 * (u & 1));
-    for (uint i = 0; i < 8; ++i) q[i] = low >> (2 * i) & 3;
-  }
-  if (kHighBits == 1) {
-    const uint high = word(row, kHighWord + b) >> (8 * u);
-    for (uint i = 0; i < 8; ++i) q[i] |= (high >> i & 1) << kLowBits;
-  } else if (kHighBits == 2) {
-    const uint high = word(row, kHighWord + 2 * b + u / 2) >> (16 * (u & 1));
-    for (uint i = 0; i < 8; ++i) q[i] |= (high >> (2 * i) & 3) << kLowBits;
-  }
   const vec2 scale = scale_of(row, 2 * b + u / 2);
-  const bool has_offset = kType == Q4_1 || kType == Q5_1 || kType == Q2_K || kType == Q4_K || kType == Q5_K;
   for (uint i = 0; i < 8; ++i) {
+    const int code = code_value(four_codes(row, b, 2 * u + i / 4), i % 4) - kZero;
     // Two roundings, as on the CPU: the same weight wherever it is used.
-    precise const float scaled = scale.x * value_of(q[i]);
+    precise const float scaled = scale.x * float(code);
     precise const float sum = scaled + scale.y;
-    w[i] = has_offset ? sum : scaled;
+    w[i] = kHasOffset ? sum : scaled;
   }
 }

@@ -1,20 +1,11 @@
 // Y = W X for many columns: a workgroup computes 64 rows of 64 columns, expanding 64 x 32 weights
 // into shared memory at a time. The sums are those of matvec.comp, in the same order.
 #version 450
-#include "codec.glsl"
+#extension GL_GOOGLE_include_directive : require
+#include "product.glsl"
 
 layout(local_size_x = 256) in;
-layout(set = 0, binding = 1) readonly restrict buffer X { vec4 x[]; };
-layout(set = 0, binding = 2) restrict buffer Y { float y[]; };
-layout(push_constant) uniform Arguments {  // as in matvec.comp
-  uint n_rows;
-  uint n_blocks;
-  uint n_cols;
-  uint x_stride;
-  uint y_stride;
-  uint y_offset;
-  uint accumulate;
-};
+layout(set = 0, binding = 1) readonly restrict buffer X { vec4 x[]; };  // [n_cols][x_stride / 4]
 
 shared vec4 w_tile[32 * 16];  // [k][rows / 4]
 shared vec4 x_tile[32 * 16];  // [k][columns / 4]
@@ -56,11 +47,5 @@ void main() {
     for (uint c = 0; c < 4; ++c) total[c] += sum[c];
   }
   for (uint c = 0; c < 4; ++c)
-    for (uint r = 0; r < 4; ++r) {
-      const uint out_row = first_row + row_quad * 4 + r, col = first_col + col_quad * 4 + c;
-      if (out_row < n_rows && col < n_cols) {
-        const uint at = col * y_stride + y_offset + out_row;
-        y[at] = accumulate == 1 ? y[at] + total[c][r] : total[c][r];
-      }
-    }
+    for (uint r = 0; r < 4; ++r) put(first_row + row_quad * 4 + r, first_col + col_quad * 4 + c, total[c][r]);
 }
