@@ -310,8 +310,10 @@ void test_products(Bench& bench) {
   for (const DType type : kTypes) {
     const int64_t block = traits(type).block_size;
     const int before = failures;
-    // Columns: one block, an odd number of them, more segments than workers.
-    for (const int64_t cols : {block, block == 1 ? 333 : 9 * block, 4608 / block * block})
+    // Columns: one block, an odd number of them (several in each segment of 256), more segments
+    // than workers.
+    const int64_t odd = block == 1 ? 333 : block == 32 ? 11 * 32 : 9 * block;
+    for (const int64_t cols : {block, odd, 4608 / block * block})
       for (const int64_t rows : {1, 33, 150}) {
         const HostMatrix m = random_matrix(type, rows, cols);
         const DeviceMatrix w = bench.put_matrix(m, rows == 150 ? 2 : 1 << 20);
