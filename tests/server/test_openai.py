@@ -46,6 +46,22 @@ def test_ignore_eos_and_stop(client) -> None:
     assert message.choices[0].message.content == "The capital of France"
 
 
+def test_sampling_that_openai_has_not(client) -> None:
+    asked = {"model": "smollm2-135m", "messages": QUESTION, "max_tokens": 12, "seed": 5}
+
+    def text(temperature: float = 1.0, **more: object) -> str:
+        answer = client.chat.completions.create(**asked, temperature=temperature, extra_body=more)
+        return answer.choices[0].message.content
+
+    assert "Paris" in text(top_k=1)
+    assert "Paris" not in text(top_k=1, banned_strings=["Paris"])
+    for temperature, more in ((1.0, {"adaptive_target": 0.2}), (3.0, {"tfs_z": 0.1})):
+        found = text(temperature, **more)
+        assert found == text(temperature, **more) != text(temperature)
+    with pytest.raises(openai.BadRequestError, match="adaptive_target is 2"):
+        text(adaptive_target=2.0)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_that_must_be_called(client, city_schema, stream: bool) -> None:
     weather = {"name": "weather", "description": "The weather of a city."}
