@@ -40,6 +40,9 @@ extern const KernelTable table;
 namespace neon_dotprod {
 extern const KernelTable table;
 }
+namespace neon_i8mm {
+extern const KernelTable table;
+}
 #endif
 
 namespace {
@@ -98,19 +101,23 @@ bool has_avxvnni() {
 #endif
 
 #ifdef PYLLAMACPP_HAVE_NEON
-// NEON itself is part of every AArch64 system; the dot product came with ARMv8.2 to 8.4.
-bool has_dotprod() {
+// NEON itself is part of every AArch64 system; the dot product came with ARMv8.2 to 8.4, products
+// of byte matrices with ARMv8.6. Old headers lack the names of the bits.
 #if defined(__APPLE__)
+bool has(const char* feature) {
   int present = 0;
   size_t size = sizeof present;
-  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &present, &size, nullptr, 0) == 0 && present;
-#elif defined(__linux__)
-  constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
-  return (getauxval(AT_HWCAP) & kAsimdDp) != 0;
-#else
-  return false;
-#endif
+  return sysctlbyname(feature, &present, &size, nullptr, 0) == 0 && present;
 }
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(__linux__)
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }                 // HWCAP_ASIMDDP
+bool has_i8mm() { return has_dotprod() && getauxval(AT_HWCAP2) >> 13 & 1; }  // HWCAP2_I8MM
+#else
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
 #endif
 
 }  // namespace
@@ -128,6 +135,7 @@ const std::vector<const KernelTable*>& available_tiers() {
     if (has_avx2()) found.push_back(&avx2::table);
 #endif
 #ifdef PYLLAMACPP_HAVE_NEON
+    if (has_i8mm()) found.push_back(&neon_i8mm::table);
     if (has_dotprod()) found.push_back(&neon_dotprod::table);
     found.push_back(&neon::table);
 #endif

@@ -1,8 +1,9 @@
 // Matrix products of the 32-block types. A panel is W rows interleaved so that one vector load
-// holds four consecutive weights of each row: per block the scales (W halves, then W minimums where
-// the type has them), then the weights. Expanded (kBits = 8) they are bytes [8][W][4]. Packed they
-// are a group of codes (planes.h): the file's number of bytes per weight. Types of 8 bits are
-// packed as they are expanded.
+// holds what one dot instruction takes: per block the scales (W halves, then W minimums where the
+// type has them), then the weights. Expanded (kBits = 8) they are eight steps of bytes, in the
+// order of the tier's interleave(): [8][W][4] where a step is four consecutive weights of each row.
+// Packed they are a group of codes (planes.h): the file's number of bytes per weight. Types of 8
+// bits are packed as they are expanded.
 //
 // The reduction, for every tile shape and both layouts:
 //   acc = fma(float(sum of 32 integer products), d * x.d, acc); with a minimum then
@@ -77,11 +78,14 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
     for (int c = 0; c < NC; ++c) acc[p][c] = splat(0);
   const uint8_t* w = panels;
   for (int64_t b = 0; b < n_blocks; ++b, w += P::kBlockBytes) {
-    I isum[NP][NC], part[NP][NC];
+    const int8_t* q[NC];
+    I offset[NC];
     for (int c = 0; c < NC; ++c) {
-      const I start = C::kOffset ? isplat(-C::kOffset * column[c][b].sum) : isplat(0);
-      for (int p = 0; p < NP; ++p) isum[p][c] = start;
+      q[c] = column[c][b].q;
+      offset[c] = C::kOffset ? isplat(-C::kOffset * column[c][b].sum) : isplat(0);
     }
+    TileSums<C, NP, NC> sums;
+    sums.start(offset);
     const uint8_t* data = w + P::kScaleBytes;
     if constexpr (NC == 1 || kBits < 8)
       for (int p = 0; p < NP; ++p)
@@ -91,16 +95,13 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
       const int s = Group<kBits>::step(i);
       B bytes[NP];
       for (int p = 0; p < NP; ++p) bytes[p] = block_step<C, kBits>(data + p * panel_bytes, s);
-      for (int c = 0; c < NC; ++c) {
-        const B a = bsplat4(column[c][b].q + 4 * s);
-        for (int p = 0; p < NP; ++p) dot_step<C>(isum[p][c], part[p][c], i, bytes[p], a);
-      }
+      sums.add(i, s, bytes, q);
     }
     for (int p = 0; p < NP; ++p) {
       const half_t* scales = reinterpret_cast<const half_t*>(w + p * panel_bytes);
       const F d = load_half(scales);
       for (int c = 0; c < NC; ++c)
-        acc[p][c] = fma(to_float(isum[p][c]), mul(d, splat(column[c][b].d)), acc[p][c]);
+        acc[p][c] = fma(to_float(sums.rows(p, c)), mul(d, splat(column[c][b].d)), acc[p][c]);
       if constexpr (C::kMin) {
         const F m = load_half(scales + W);
         for (int c = 0; c < NC; ++c) acc[p][c] = fma(m, splat(column[c][b].sum_d), acc[p][c]);

@@ -2,8 +2,8 @@
 // rows hold per super-block
 //   packed:   W halves d, W halves dmin where the type has one, the scale bytes of the file
 //             [kScaleBytes][W], eight groups of codes (planes.h): the size of the file
-//   expanded: W halves d, W halves dmin, the scales int8 [kSubs][W], the minimums int16 [8][W][2],
-//             the weights as bytes [64][W][4]
+//   expanded: W halves d, W halves dmin, the scales int8 [kSubs][W], the minimums int16 [8][2 W],
+//             the weights as 64 steps of bytes, as in matmul_blocks.h
 //
 // The reduction, for every tile shape:
 //   total = sum over sub-blocks of scale * (sum of products), an exact int32
@@ -125,16 +125,19 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
     for (int c = 0; c < NC; ++c) acc[p][c] = splat(0);
   const uint8_t* w = panels;
   for (int64_t b = 0; b < n_blocks; ++b, w += P::kBlockBytes) {
-    I total[NP][NC];
-    for (int p = 0; p < NP; ++p)
-      for (int c = 0; c < NC; ++c) total[p][c] = isplat(0);
+    I zeros[NC];
+    for (int c = 0; c < NC; ++c) zeros[c] = isplat(0);
+    TileSums<C, NP, NC> sums;
+    sums.start(zeros);
     for (int j = 0; j < 8; ++j) {
       if constexpr (kPacked)  // spread over the block: a burst fills the core's line buffers
         for (int p = 0; p < NP; ++p)
           for (int64_t i = P::kBlockBytes * j / 8; i < P::kBlockBytes * (j + 1) / 8; i += 64)
             prefetch(w + p * panel_bytes + kPrefetch + i);
+      const int8_t* q[NC];
+      for (int c = 0; c < NC; ++c) q[c] = column[c][b].q + 32 * j;
       for (int part = 0; part < kParts; ++part) {
-        I scale[NP], sum[NP][NC];
+        SubScale scale[NP];
         for (int p = 0; p < NP; ++p)
           scale[p] = sub_scale(P::scale(w + p * panel_bytes, kParts * j + part));
 #pragma GCC unroll 8
@@ -142,11 +145,7 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
           const int s = part * kSteps + i;
           B bytes[NP];
           for (int p = 0; p < NP; ++p) bytes[p] = P::step(w + p * panel_bytes, j, s);
-          for (int c = 0; c < NC; ++c) {
-            const B a = bsplat4(column[c][b].q + 32 * j + 4 * s);
-            for (int p = 0; p < NP; ++p)
-              dot_step_scaled<C, kSteps>(total[p][c], sum[p][c], i, bytes[p], a, scale[p]);
-          }
+          sums.template add_scaled<kSteps>(i, s, bytes, q, scale);
         }
       }
     }
@@ -165,12 +164,12 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
       const F d = load_half(scales);
       for (int c = 0; c < NC; ++c) {
         const F xd = splat(column[c][b].d);
-        const I minus = isub(isplat(0), lows[p][c]);
+        const I total = sums.rows(p, c), minus = isub(isplat(0), lows[p][c]);
         if constexpr (C::kMin) {
-          acc[p][c] = fma(to_float(total[p][c]), mul(d, xd), acc[p][c]);
+          acc[p][c] = fma(to_float(total), mul(d, xd), acc[p][c]);
           acc[p][c] = fma(to_float(minus), mul(load_half(scales + W), xd), acc[p][c]);
         } else {
-          acc[p][c] = fma(to_float(iadd(total[p][c], minus)), mul(d, xd), acc[p][c]);
+          acc[p][c] = fma(to_float(iadd(total, minus)), mul(d, xd), acc[p][c]);
         }
       }
     }

@@ -48,7 +48,7 @@ static double int_peak(const uint8_t* operands, int64_t rounds, float* sink) {
   for (int p = 0; p < NP; ++p)
     for (int c = 0; c < NC; ++c) total = add(total, to_float(acc[p][c]));
   *sink = sum(total);
-  return 2.0 * kVector * NP * NC * kPeakSteps * double(rounds);
+  return 2.0 * kStepColumns * kVector * NP * NC * kPeakSteps * double(rounds);
 }
 
 // Multiply-adds of floats: multiplies and adds done.

@@ -232,6 +232,21 @@ void test_matmul(const KernelTable& t, const TypeKernels& type) {
     }
 }
 
+// Tiers of as many lanes differ in their products of bytes, which are exact: the bits are the same.
+void test_same_bits(const KernelTable& t, const KernelTable& other) {
+  for (int i = 0; i < t.n_types; ++i) {
+    const TypeKernels& type = t.types[i];
+    const int64_t block = traits(type.type).block_size;
+    const Shape s{37, 13, block > 1 ? 3 * block : 71};
+    const Bytes raw = make_weights(type.type, s.n_rows * s.k, -1);
+    const Activations x = quantized(t, type.act, normals(s.n_cols * s.k, 3), s.k);
+    for (const bool packed : {false, true})
+      if (!packed || type.pack)
+        CHECK(same_bits(product(type, raw, x, s, packed),
+                        product(*other.find(type.type), raw, x, s, packed)));
+  }
+}
+
 // --- The quantizers: the same on every tier ---
 
 void test_quantizers(const KernelTable& t, const KernelTable& scalar) {
@@ -571,6 +586,9 @@ int main() {
   for (const KernelTable* t : tiers) {
     const int before = check_failures;
     test_tier(*t, *tiers.back());
+    for (const KernelTable* other : tiers)  // the scalar table's multiply-adds are not fused
+      if (other->lanes == t->lanes && other != tiers.back() && t != tiers.back())
+        test_same_bits(*t, *other);
     if (check_failures > before) std::fprintf(stderr, "%s failed\n", t->name);
   }
   return check_result();

@@ -1,14 +1,18 @@
 """The build for ARM, cross-compiled and run on emulated CPUs."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from pyllamacpp.kernels import TYPE_IDS
+
+PRODUCT = re.compile(r"\t([su]dot|(?:s|u|us)mmla)\t")
 # CPU as qemu names it, and the tiers that must be found there, best first.
 CPUS = [
     ("cortex-a53", ["neon", "scalar"]),
     ("neoverse-n1", ["neon_dotprod", "neon", "scalar"]),
-    ("max", ["neon_dotprod", "neon", "scalar"]),
+    ("max", ["neon_i8mm", "neon_dotprod", "neon", "scalar"]),
 ]
 
 
@@ -45,29 +49,34 @@ def test_text_of_the_default_model(cpu, tiers, arm, native_program, default_mode
     assert texts.pop().startswith(first.rstrip("\n"))
 
 
-def test_a_tier_beyond_the_cpu_is_refused(arm, default_model):
-    with pytest.raises(pytest.fail.Exception, match="no kernels 'neon_dotprod' on this machine"):
-        arm(
-            "cortex-a53",
-            "pyllamacpp-chat",
-            "-m",
-            default_model,
-            "-p",
-            "Hi",
-            "-n",
-            "1",
-            PYLLAMACPP_ISA="neon_dotprod",
-        )
+@pytest.mark.parametrize(
+    ("cpu", "tier"), [("cortex-a53", "neon_dotprod"), ("neoverse-n1", "neon_i8mm")]
+)
+def test_a_tier_beyond_the_cpu_is_refused(cpu, tier, arm, default_model):
+    options = ["-m", default_model, "-p", "Hi", "-n", "1"]
+    with pytest.raises(pytest.fail.Exception, match=f"no kernels '{tier}' on this machine"):
+        arm(cpu, "pyllamacpp-chat", *options, PYLLAMACPP_ISA=tier)
 
 
-def test_instructions_of_a_tier_stay_in_its_kernels(build, run):
-    """The dot product instruction occurs in the functions of its tier alone."""
+@pytest.fixture(scope="module")
+def functions_with(build, run):
+    """Instructions of the products of bytes, and the functions of the program that have them."""
     program = build("aarch64", "pyllamacpp-chat") / "pyllamacpp-chat"
-    name, inside = "", {}
+    name, found = "", {}
     for line in run("aarch64-linux-gnu-objdump", "-d", "-C", program).splitlines():
         if line.endswith(">:"):
             name = line
-        elif "\tsdot\t" in line or "\tudot\t" in line:
-            inside.setdefault("neon_dotprod" in name, set()).add(name)
-    assert inside.get(True)
-    assert not inside.get(False)
+        elif instruction := PRODUCT.search(line):
+            found.setdefault(instruction[1], set()).add(name)
+    return found
+
+
+def test_instructions_of_a_tier_stay_in_its_kernels(functions_with):
+    assert set(functions_with) == {"sdot", "smmla"}
+    assert all(re.search("neon_dotprod|neon_i8mm", name) for name in functions_with["sdot"])
+    assert all("neon_i8mm" in name for name in functions_with["smmla"])
+
+
+def test_every_type_multiplies_byte_matrices(functions_with):
+    types = {name.lower() for name in re.findall(r"Codec(\w+)", str(functions_with["smmla"]))}
+    assert types == set(TYPE_IDS) - {"f32", "f16", "bf16"}

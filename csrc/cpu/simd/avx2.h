@@ -36,23 +36,18 @@ static inline void dot_step(I& total, I& run, int i, B w, B a) {
 }
 
 // The scales of a sub-block as dot_step_scaled takes them: int16, twice.
-static inline I sub_scale(I scale) { return bpairs(scale, scale); }
+using SubScale = I;
+static inline SubScale sub_scale(I scale) { return bpairs(scale, scale); }
 
 // The same of step i of the kSteps of a sub-block, times its scale.
 template <class C, int kSteps>
-static inline void dot_step_scaled(I& total, I& run, int i, B w, B a, I scale) {
+static inline void dot_step_scaled(I& total, I& run, int i, B w, B a, SubScale scale) {
   run = add_pairs<C>(run, i, w, a);
   if (i % kRun<C> == kRun<C> - 1 || i == kSteps - 1) total = dot_pairs(total, run, scale);
 }
 
 static inline X xbias_signed(X a) { return a; }
-// acc + the sum of two int16 products per lane.
-static inline Y ypairs(Y acc, X a, X b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
-// acc + the sum of four products per lane, each pair times its int16 of s; w unsigned (at most
-// 127), or signed and not biased.
-static inline Y yscaled(Y acc, X w, X a, X s) { return ypairs(acc, _mm256_maddubs_epi16(w, a), s); }
-static inline Y yscaled_signed(Y acc, X w, X a, X s) {
-  return yscaled(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w), s);
-}
 
 }  // namespace pyllamacpp::cpu::avx2
+
+#include "cpu/simd/column_sums.h"

@@ -1,5 +1,5 @@
-// What the tiers of eight lanes share: the vocabulary in AVX2, FMA and F16C but for byte
-// products, which avx2.h and avxvnni.h add.
+// What the tiers of eight lanes share: the vocabulary in AVX2, FMA and F16C but for the products
+// that AVX-VNNI has instructions for, which avx2.h and avxvnni.h add.
 #pragma once
 
 #include <immintrin.h>
@@ -182,6 +182,15 @@ static inline X xwiden_twice(const int8_t* p) {
   return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(b, b));
 }
 static inline Y yzero() { return _mm256_setzero_si256(); }
+// acc + the sum of two int16 products per lane: the tier's.
+static inline I dot_pairs(I acc, B a, B b);
+static inline Y ypairs(Y acc, X a, X b) { return dot_pairs(acc, a, b); }
+// acc + the sum of four products per lane, each pair times its int16 of s; w unsigned (at most
+// 127), or signed and not biased.
+static inline Y yscaled(Y acc, X w, X a, X s) { return ypairs(acc, _mm256_maddubs_epi16(w, a), s); }
+static inline Y yscaled_signed(Y acc, X w, X a, X s) {
+  return yscaled(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w), s);
+}
 // Numbers 2 j and 2 j + 1 of 16 int16, each eight times.
 static inline X xpick(X s, int j) {
   const X half =

@@ -29,14 +29,6 @@ static inline I dot_pairs(I acc, B a, B b) {
 }
 
 static inline X xbias_signed(X a) { return _mm256_xor_si256(a, _mm256_set1_epi8(int8_t(0x80))); }
-// acc + the sum of two int16 products per lane.
-static inline Y ypairs(Y acc, X a, X b) { return dot_pairs(acc, a, b); }
-// acc + the sum of four products per lane, each pair times its int16 of s; w unsigned (at most
-// 127), or signed and not biased.
-static inline Y yscaled(Y acc, X w, X a, X s) { return ypairs(acc, _mm256_maddubs_epi16(w, a), s); }
-static inline Y yscaled_signed(Y acc, X w, X a, X s) {
-  return yscaled(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w), s);
-}
 
 }  // namespace pyllamacpp::cpu::avxvnni
 

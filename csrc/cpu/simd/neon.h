@@ -19,4 +19,4 @@ static inline Y yscaled(Y acc, X w, X a, X s) { return yscaled_signed(acc, w, a,
 
 }  // namespace pyllamacpp::cpu::neon
 
-#include "cpu/simd/plain_sums.h"
+#include "cpu/simd/neon_columns.h"

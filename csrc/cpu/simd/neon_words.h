@@ -1,5 +1,5 @@
 // The vocabulary in Advanced SIMD of AArch64: four lanes. What all NEON tiers share; a tier's own
-// header adds dot and yscaled.
+// header adds the products of bytes and the order of a panel.
 #pragma once
 
 #include <arm_neon.h>
@@ -12,8 +12,6 @@ namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 inline constexpr int W = 4;
 inline constexpr int kSignedBias = 0;
 inline constexpr int kTilePanels = 2;
-inline constexpr int kTileCols = 4;
-inline constexpr int kTileColsK = 3;
 inline constexpr int kFloatTileRows = 4;
 inline constexpr int kFloatTileCols = 2;
 inline constexpr int kQueryTile = 2;
@@ -168,10 +166,15 @@ static inline I dot_words(I acc, int16x8_t a, int16x8_t b) {
   const int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
   return vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, b)));
 }
+// First the four low numbers, then the four high ones, so that dot_pairs multiplies by lanes.
 static inline B bpairs(I low, I high) {
-  return vreinterpretq_u8_s16(vtrn1q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high)));
+  return vreinterpretq_u8_s16(vuzp1q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high)));
 }
-static inline I dot_pairs(I acc, B a, B b) { return dot_words(acc, as_words(a), as_words(b)); }
+static inline I dot_pairs(I acc, B a, B b) {
+  const int16x4_t pair = vget_low_s16(as_words(b));
+  acc = vmlal_lane_s16(acc, vget_low_s16(as_words(a)), pair, 0);
+  return vmlal_high_lane_s16(acc, as_words(a), pair, 1);
+}
 static inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 static inline X xload(const void* p) {
@@ -228,16 +231,10 @@ static inline X xpick(X s, int j) {
 static inline Y yzero() { return {{vdupq_n_s32(0), vdupq_n_s32(0)}}; }
 // acc + the sum of two int16 products per lane.
 static inline Y ypairs(Y acc, X a, X b) {
-  return {{dot_pairs(acc.val[0], a.val[0], b.val[0]), dot_pairs(acc.val[1], a.val[1], b.val[1])}};
+  for (int h = 0; h < 2; ++h)
+    acc.val[h] = dot_words(acc.val[h], as_words(a.val[h]), as_words(b.val[h]));
+  return acc;
 }
 static inline int32_t ysum(Y a) { return vaddvq_s32(vaddq_s32(a.val[0], a.val[1])); }
-// dst[j][r] = the j-th four bytes of row r: the interleaving store of 4 x 4 words, twice.
-static inline void interleave(const uint8_t (*rows)[32], uint8_t* dst) {
-  for (int h = 0; h < 2; ++h) {
-    uint32x4x4_t r;
-    for (int i = 0; i < W; ++i) r.val[i] = vreinterpretq_u32_u8(vld1q_u8(rows[i] + 16 * h));
-    vst4q_u32(reinterpret_cast<uint32_t*>(dst + 64 * h), r);
-  }
-}
 
 }  // namespace pyllamacpp::cpu::PYLLAMACPP_TIER

@@ -18,13 +18,16 @@ static inline void dot_step(I& total, I&, int, B w, B a) {
 }
 
 // The scales of a sub-block as dot_step_scaled takes them.
-static inline I sub_scale(I scale) { return scale; }
+using SubScale = I;
+static inline SubScale sub_scale(I scale) { return scale; }
 
 // The same of step i of the kSteps of a sub-block, times its scale; `sum` is kept between them.
 template <class C, int kSteps>
-static inline void dot_step_scaled(I& total, I& sum, int i, B w, B a, I scale) {
+static inline void dot_step_scaled(I& total, I& sum, int i, B w, B a, SubScale scale) {
   sum = dot_codec<C>(i == 0 ? isplat(0) : sum, w, a);
   if (i == kSteps - 1) total = iadd(total, imul(sum, scale));
 }
 
 }  // namespace pyllamacpp::cpu::PYLLAMACPP_TIER
+
+#include "cpu/simd/column_sums.h"

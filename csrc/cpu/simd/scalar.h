@@ -155,7 +155,7 @@ static inline I dot_signed(I acc, B w, B a) {
       acc.v[i] += int(int8_t(w.v[4 * i + j])) * int(int8_t(a.v[4 * i + j]));
   return acc;
 }
-// Two numbers that fit int16, side by side in each lane.
+// Two numbers that fit int16 for each lane, as dot_pairs takes them: here side by side.
 static inline B bpairs(I low, I high) {
   int16_t pairs[2 * W];
   for (int i = 0; i < 2 * W; ++i) pairs[i] = int16_t(i % 2 ? high.v[i / 2] : low.v[i / 2]);
@@ -163,7 +163,7 @@ static inline B bpairs(I low, I high) {
   std::memcpy(r.v, pairs, sizeof r.v);
   return r;
 }
-// acc + the sum of two int16 products per lane.
+// acc + the sum of two int16 products per lane; a of bpairs, b the same pair in every lane.
 static inline I dot_pairs(I acc, B a, B b) {
   int16_t x[2 * W], y[2 * W];
   std::memcpy(x, a.v, sizeof x);
