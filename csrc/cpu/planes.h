@@ -1,7 +1,8 @@
 // Codes of a few bits as packed panels keep them, and the bytes of expanded ones. A group is 32
-// weights of each of W rows: eight steps, a step being one vector of bytes. A plane keeps kBits of every code in kBits vectors: vector v holds the
-// steps v, v + kBits, v + 2 kBits ... in its bytes, lowest bits first. Codes of 3, 5 and 6 bits are
-// a plane of 2 or 4 and one of the rest: the file's number of bytes per weight.
+// weights of each of W rows: eight steps, a step being one vector of bytes. A plane keeps kBits of
+// every code in kBits vectors: vector v holds the steps v, v + kBits, v + 2 kBits ... in its bytes,
+// lowest bits first. Codes of 3, 5 and 6 bits are a plane of 2 or 4 and one of the rest: the file's
+// number of bytes per weight.
 #pragma once
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
