@@ -50,6 +50,7 @@ class ChatArguments(SharedArguments, total=False):
     function_call: str | Mapping[str, Any] | None
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool
     response_format: Mapping[str, Any] | None
     max_tokens: int | None
     logprobs: bool | None

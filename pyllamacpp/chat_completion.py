@@ -182,6 +182,7 @@ class _Answer:
     def __init__(self, request: Prepared) -> None:
         self._parser = request.new_parser()
         self._is_legacy = request.is_legacy
+        self._is_single = request.is_single
         self._log_probs: list[ChatTokenLogprob] | None = None
 
     def keep(self, log_probs: ChatLogprobs | None) -> None:
@@ -213,6 +214,8 @@ class _Answer:
         for piece in pieces:
             if isinstance(piece, str):
                 out.append({"content": piece})
+                continue
+            if self._is_single and piece.index > 0:
                 continue
             function: FunctionDelta = {"arguments": piece.arguments}
             if piece.name is not None:

@@ -246,6 +246,7 @@ class Llama(Session):
         logit_bias: Mapping[int, float] | None = None,
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
+        parallel_tool_calls: bool = True,
         **more: Unpack[MoreArguments],
     ) -> ChatCompletion | ChunkIterator[ChatCompletionChunk]:
         """Answers a conversation, in the format that the constructor's chat_format says.
@@ -258,6 +259,7 @@ class Llama(Session):
                 others they are offered in words. A call is in the message's `tool_calls`, and the
                 finish reason is "tool_calls"; one that the model began as one but wrote otherwise,
                 or of a tool that is not there, is text.
+            parallel_tool_calls: False leaves the first call of an answer alone.
             functions, function_call: the same in OpenAI's older form.
             response_format: {"type": "json_object"}, or "json_schema" with the answer's schema.
             stream: return an iterator of chunks: the role, text and calls as they come, the finish
@@ -429,8 +431,9 @@ class Llama(Session):
         messages: Sequence[Mapping[str, Any]],
         arguments: dict[str, Any],
     ) -> Job[ChatCompletion, ChatCompletionChunk]:
-        request = ("tools", "tool_choice", "functions", "function_call", "response_format")
-        prepared = handler.prepare(messages, **{name: arguments[name] for name in request})
+        tools = ("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls")
+        request = {name: arguments[name] for name in (*tools, "response_format")}
+        prepared = handler.prepare(messages, **request)
         options = {**arguments, "stopping_criteria": prepared.stopping_criteria}
         prompt = Prompt(prepared.tokens, "", [])
         run = self._run([prompt], options, LogProbText.chat_layout, prepared)

@@ -61,6 +61,11 @@ class Prepared:
         """Whether calls are answered as `function_call`."""
         return self.tools is not None and self.tools.is_legacy
 
+    @property
+    def is_single(self) -> bool:
+        """Whether the first call of an answer is all that is asked for."""
+        return self.tools is not None and self.tools.is_single
+
 
 class ChatHandler:
     """Requests in a chat format, with tools for every format.
@@ -85,13 +90,14 @@ class ChatHandler:
         functions: Sequence[object] | None = None,
         function_call: object = None,
         response_format: object = None,
+        parallel_tool_calls: object = True,
     ) -> Prepared:
         """The arguments of `create_chat_completion` in one form.
 
         With tool_choice "none" no tools are offered. Raises InvalidArgumentError for what has not
         the form that `llama_types` gives, and as `ChatFormat.prompt`.
         """
-        use = tool_use(tools, tool_choice, functions, function_call)
+        use = tool_use(tools, tool_choice, functions, function_call, parallel_tool_calls)
         schema = answer_schema(response_format)
         said = history.uniform(messages)
         offered = None if use is None else use.tools
@@ -123,6 +129,8 @@ class ChatHandler:
             offer += f"\nCall {use.must_call[0]} now."
         elif use.must_call:
             offer += "\nCall one now."
+        elif use.is_single:
+            offer += "\nCall one at a time."
         if takes_system(self.format.text):
             return _joined(said, "system", "", f"\n\n{offer}")
         return _joined(said, "user", f"{offer}\n\n", "")

@@ -81,7 +81,9 @@ def structure_of(
     rules = [f"start: {'calls' if use.must_call else 'answer | calls'}"]
     if not use.must_call:
         rules.append(f"answer: {_schema(schema, _ANSWER_STYLE)}")
-    rules += _calls(syntax, names, is_one=len(use.must_call) == 1, token_of=token_of)
+    rules += _calls(
+        syntax, names, is_one=use.is_single or len(use.must_call) == 1, token_of=token_of
+    )
     for i, name in enumerate(names):
         rules.append(f"args_{i}: {_schema(use.parameters(name), _ARGUMENTS_STYLE)}")
     return Structure(lark="\n".join(rules) + "\n")

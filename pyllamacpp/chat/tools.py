@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InvalidArgumentError, UnsupportedError
@@ -20,12 +20,13 @@ class ToolUse:
 
     tools: as OpenAI lays them out, each once. must_call: of which the answer has to call one or
     more; (): it may answer in words. is_legacy: asked for as `functions`, to be answered as
-    `function_call`.
+    `function_call`. is_single: it calls one at most.
     """
 
     tools: tuple[Mapping[str, Any], ...]
     must_call: tuple[str, ...] = ()
     is_legacy: bool = False
+    is_single: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,6 +47,7 @@ def tool_use(
     tool_choice: object = None,
     functions: Sequence[object] | None = None,
     function_call: object = None,
+    parallel_tool_calls: object = True,
 ) -> ToolUse | None:
     """What the arguments of `create_chat_completion` ask for; None: an answer in words.
 
@@ -64,7 +66,11 @@ def tool_use(
     checked = tuple(
         _tool({"type": "function", "function": tool} if is_legacy else tool) for tool in given or ()
     )
-    use = ToolUse(checked, is_legacy=is_legacy)
+    if not isinstance(parallel_tool_calls, bool):
+        raise InvalidArgumentError(
+            f"parallel_tool_calls must be True or False, found {parallel_tool_calls!r:.80}"
+        )
+    use = ToolUse(checked, is_legacy=is_legacy, is_single=not parallel_tool_calls)
     for i, other in enumerate(use.names):
         if other in use.names[:i]:
             raise InvalidArgumentError(f"{name} has {other!r} twice")
@@ -76,13 +82,13 @@ def tool_use(
     if not use.tools:
         raise InvalidArgumentError(f"a call is required, but {name} has none to call")
     if choice == "required":
-        return ToolUse(use.tools, use.names, is_legacy)
+        return replace(use, must_call=use.names)
     assert isinstance(choice, tuple)
     if choice[0] not in use.names:
         raise InvalidArgumentError(
             f"Tool choice {choice[0]!r} not found in {name}, which has {', '.join(use.names)}"
         )
-    return ToolUse(use.tools, choice, is_legacy)
+    return replace(use, must_call=choice)
 
 
 def _choice(choice: object, is_legacy: bool) -> str | tuple[str] | None:

@@ -85,6 +85,18 @@ def test_several_calls_and_text(llm: Llama) -> None:
     assert len({call["id"] for call in message["tool_calls"]}) == 2
 
 
+def test_one_call_where_no_more_are_wanted(llm: Llama) -> None:
+    text, options = f"Let me look.\n{CALL}\n{CALL}", {"parallel_tool_calls": False}
+    choice = whole(llm, text, **options)
+    (call,) = choice["message"]["tool_calls"]
+    assert call["function"]["arguments"] == PARIS
+    assert choice["finish_reason"] == "tool_calls"
+    deltas = [choice["delta"] for choice in streamed(llm, text, **options)]
+    pieces = [piece for delta in deltas for piece in delta.get("tool_calls", ())]
+    assert {piece["index"] for piece in pieces} == {0}
+    assert "".join(piece["function"]["arguments"] for piece in pieces) == PARIS
+
+
 def test_a_stream_of_calls(llm: Llama) -> None:
     choices = streamed(llm, f"Let me look.\n{CALL}\n{CALL}")
     deltas = [choice["delta"] for choice in choices]

@@ -68,6 +68,8 @@ def test_choices() -> None:
         assert tool_use(both, choice) == ToolUse((WEATHER, CLOCK))
     assert tool_use(both, "required") == ToolUse((WEATHER, CLOCK), ("get_weather", "clock"))
     assert tool_use(both, NAMED) == ToolUse((WEATHER, CLOCK), ("clock",))
+    one = tool_use(both, "required", parallel_tool_calls=False)
+    assert one == ToolUse((WEATHER, CLOCK), ("get_weather", "clock"), is_single=True)
 
 
 def test_the_older_form() -> None:
@@ -108,6 +110,7 @@ def test_the_older_form() -> None:
         ),
         ({"tools": [CLOCK, CLOCK]}, "tools has 'clock' twice"),
         ({"tools": [CLOCK], "tool_choice": "always"}, "tool_choice must be"),
+        ({"tools": [CLOCK], "parallel_tool_calls": 1}, "parallel_tool_calls must be True or False"),
         ({"tools": [CLOCK], "tool_choice": {"name": "clock"}}, "tool_choice must be"),
         ({"tools": [WEATHER], "tool_choice": NAMED}, "'clock' not found in tools, which has get_w"),
         ({"tool_choice": "required"}, "tools has none to call"),
@@ -374,6 +377,8 @@ def test_tools_in_words_for_a_template_without(tokenizer) -> None:
     assert "\nCall clock now.<|im_end|>" in text_of(tokenizer, prepared.tokens)
     prepared = handler.prepare(QUESTION, [WEATHER, CLOCK], "required")
     assert "\nCall one now.<|im_end|>" in text_of(tokenizer, prepared.tokens)
+    prepared = handler.prepare(QUESTION, [WEATHER, CLOCK], parallel_tool_calls=False)
+    assert "\nCall one at a time.<|im_end|>" in text_of(tokenizer, prepared.tokens)
 
 
 def test_tools_in_words_where_there_is_no_system_message(tokenizer) -> None:
@@ -466,9 +471,10 @@ def test_tools_without_parameters_take_an_object() -> None:
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
 @pytest.mark.parametrize("must_call", [(), ("clock",), ("get_weather", "clock")])
-def test_the_grammar_takes_what_a_family_writes(syntax, must_call) -> None:
+@pytest.mark.parametrize("is_single", [False, True])
+def test_the_grammar_takes_what_a_family_writes(syntax, must_call, is_single: bool) -> None:
     """Bytes as tokens: the grammar takes each call it should, and nothing else."""
-    use = ToolUse((WEATHER, CLOCK), must_call)
+    use = ToolUse((WEATHER, CLOCK), must_call, is_single=is_single)
     schema = None if must_call else {"type": "object", "properties": {"answer": {"const": 1}}}
     if schema and syntax is LLAMA3:
         with pytest.raises(UnsupportedError, match="JSON objects like any other"):
@@ -489,7 +495,7 @@ def test_the_grammar_takes_what_a_family_writes(syntax, must_call) -> None:
     weather, clock = ("get_weather", {"city": "Paris"}), ("clock", {})
     assert takes(syntax.written([clock]))
     assert takes(syntax.written([weather])) == (must_call != ("clock",))
-    several = must_call != ("clock",) and syntax is not LLAMA3
+    several = must_call != ("clock",) and syntax is not LLAMA3 and not is_single
     assert takes(syntax.written([weather, clock])) == several
     assert not takes(syntax.written([("get_weather", {"city": 3})]))
     assert not takes(syntax.written([("other", {})]))
