@@ -55,7 +55,6 @@ class Stream(Iterator[Step]):
     n_generated: tokens so far, without one that ended the text.
     keeps_up: whether the engine stops after a few steps that nobody has taken.
     n_taken: steps that the caller has. finish_reason: of the last step that was made.
-    is_ended_by_token: whether that was for an end-of-text token.
     listener: told by the thread that evaluates that there is something to take; see
         `Engine.listen`.
 
@@ -76,7 +75,6 @@ class Stream(Iterator[Step]):
         self.error: BaseException | None = None
         self.is_cancelled = False
         self.is_finished = False
-        self.is_ended_by_token = False
         self.steps: deque[Step] = deque()
         self.listener: Callable[[], None] | None = None
         self._engine = engine
@@ -96,6 +94,11 @@ class Stream(Iterator[Step]):
     def n_reused(self) -> int:
         """Tokens of the prompt that were found in the cache."""
         return 0 if self.generation is None else self.generation.n_reused
+
+    @property
+    def stop_string(self) -> str:
+        """The stop string that ended the text; empty if none did."""
+        return "" if self.generation is None else self.generation.stop_string
 
     @property
     def n_shifts(self) -> int:
@@ -223,7 +226,6 @@ class Stream(Iterator[Step]):
             self.steps.append(Step(text, None if token < 0 else token, reason, log_probs))
             if reason is not None:
                 self.finish_reason = reason
-                self.is_ended_by_token = is_end
                 self.is_finished = True
         if found:
             self.tell()

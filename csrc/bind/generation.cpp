@@ -189,6 +189,8 @@ void register_generation(py::module_& m) {
                              [](const PyGeneration& g) { return g.generation.n_generated(); })
       .def_property_readonly("n_reused",
                              [](const PyGeneration& g) { return g.generation.n_reused(); })
+      .def_property_readonly(
+          "stop_string", [](const PyGeneration& g) { return to_str(g.generation.stop_string()); })
       .def_property_readonly("n_shifts",
                              [](const PyGeneration& g) { return g.generation.n_shifts(); })
       .def_property_readonly("prompt_log_probs", [](const PyGeneration& g) {

@@ -97,6 +97,7 @@ class Generation {
   int32_t n_prompt_tokens() const { return n_prompt_tokens_; }
   int32_t n_generated() const { return n_generated_; }
   int32_t n_reused() const { return n_reused_; }  // tokens of the prompt found in the cache
+  const std::string& stop_string() const { return stops_.found(); }  // that ended it; or empty
   int32_t n_shifts() const { return n_shifts_; }  // how often the start of the text was dropped
   // With prompt_log_probs: of the prompt's second token and those after it.
   const std::vector<LogProbs>& prompt_log_probs() const { return prompt_log_probs_; }

@@ -15,9 +15,12 @@ StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stop
 std::string StopStrings::push(std::string_view text) {
   held_ += text;
   size_t end = std::string::npos;
-  for (const std::string& stop : stops_) end = std::min(end, held_.find(stop));
+  for (const std::string& stop : stops_)
+    if (const size_t at = held_.find(stop); at < end) {
+      end = at;
+      found_ = stop;
+    }
   if (end != std::string::npos) {
-    hit_ = true;
     held_.resize(end);
     return flush();
   }

@@ -17,12 +17,14 @@ class StopStrings {
   std::string push(std::string_view text);
   // The tail held back; for the end of a text that was not stopped.
   std::string flush();
-  bool hit() const { return hit_; }
+  // The one that was found; empty before.
+  const std::string& found() const { return found_; }
+  bool hit() const { return !found_.empty(); }
 
  private:
   std::vector<std::string> stops_;
   std::string held_;
-  bool hit_ = false;
+  std::string found_;
 };
 
 }  // namespace pyllamacpp

@@ -136,12 +136,11 @@ def _stop(job: AnyJob, blocks: Blocks, body: MessagesBody) -> dict[str, Any]:
     reason = {"length": "max_tokens", "tool_calls": "tool_use"}.get(
         blocks.finish_reason or "", "end_turn"
     )
-    sequence = None
-    own = body.stop_sequences or []
-    if reason == "end_turn" and own and not job.run.texts[0].stream.is_ended_by_token:
-        reason = "stop_sequence"
-        sequence = own[0] if len(own) == 1 else None
-    return {"stop_reason": reason, "stop_sequence": sequence}
+    # The format of the conversation may have ended it with one of its own.
+    found = job.run.texts[0].stream.stop_string
+    if found in (body.stop_sequences or ()):
+        return {"stop_reason": "stop_sequence", "stop_sequence": found}
+    return {"stop_reason": reason, "stop_sequence": None}
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -155,7 +154,12 @@ def _conversation(body: CountBody) -> dict[str, Any]:
     for i, message in enumerate(body.messages):
         said += _said(message, f"messages.{i}")
     tools = None if body.tools is None else [_tool(tool) for tool in body.tools]
-    return {"messages": said, "tools": tools, "tool_choice": _choice(body.tool_choice)}
+    return {
+        "messages": said,
+        "tools": tools,
+        "tool_choice": _choice(body.tool_choice),
+        "parallel_tool_calls": not (body.tool_choice or {}).get("disable_parallel_tool_use"),
+    }
 
 
 def _text(content: object, place: str) -> str:

@@ -43,6 +43,10 @@ void test_examples() {
   check({"stop"}, {"sto", "stop"}, "sto", true);
   check({"aab"}, {"a", "a", "a", "b"}, "a", true);
   check({"b", "abc"}, {"xabc"}, "x", true);  // the earliest, not the first listed
+  StopStrings search({"b", "abc"});
+  CHECK(search.found() == "");
+  search.push("xabc");
+  CHECK(search.found() == "abc");
   check({"\n\n", "\n"}, {"a\n\nb"}, "a", true);
   check({"\xc3\xa9"}, {"caf\xc3", "\xa9!"}, "caf", true);  // within a character
   check({std::string("\0x", 2)}, {std::string("a\0", 2), "x"}, "a", true);

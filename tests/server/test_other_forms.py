@@ -69,8 +69,10 @@ def test_messages_and_their_stream_are_the_same(claude) -> None:
     assert again.usage.output_tokens == answer.usage.output_tokens
     counted = claude.messages.count_tokens(model=MODEL, messages=asked["messages"])
     assert counted.input_tokens == answer.usage.input_tokens
-    stopped = claude.messages.create(**asked, stop_sequences=[" is"])
+    stopped = claude.messages.create(**asked, stop_sequences=["zebra", " is", "Paris"])
     assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", " is")
+    ended = claude.messages.create(**asked, stop_sequences=["zebra"])
+    assert (ended.stop_reason, ended.stop_sequence) == ("end_turn", None)
 
 
 def test_messages_use_tools(claude, city_schema) -> None:
@@ -79,7 +81,7 @@ def test_messages_use_tools(claude, city_schema) -> None:
         "model": MODEL,
         "max_tokens": 60,
         "tools": [{"name": "weather", "input_schema": city_schema}],
-        "tool_choice": {"type": "tool", "name": "weather"},
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
     }
     with claude.messages.stream(messages=said, **asked) as stream:
         answer = stream.get_final_message()
@@ -120,5 +122,10 @@ def test_a_template_is_applied(address: str) -> None:
 
 def test_state_is_told(address: str) -> None:
     assert json.loads(ask(address, "/props"))["n_ctx"] == 512
-    assert b"pyllamacpp_generated_tokens_total" in ask(address, "/metrics")
+    assert json.loads(ask(address, f"/v1/models/{MODEL}"))["id"] == MODEL
+    found = ask(address, "/metrics").decode()
+    assert "pyllamacpp_generated_tokens_total" in found
+    # As many counts as there are paths, however many names requests have.
+    assert 'pyllamacpp_requests_total{path="/v1/models/{name}",status="200"}' in found
+    assert f"/v1/models/{MODEL}" not in found
     assert json.loads(ask(address, "/health")) == {"status": "ok"}
