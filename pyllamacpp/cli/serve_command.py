@@ -50,7 +50,10 @@ from .runtime import find_model, status, warnings_to_stderr
 @click.option("--max-tokens", type=int, help="Tokens of an answer at most.  [default: the context]")
 @click.option("--max-running", type=int, help="Requests evaluated at a time.  [default: 64]")
 @click.option("--max-queue", type=int, help="Requests that may wait.  [default: 256]")
+@click.option("--max-texts", type=int, help="Texts of one request at most.  [default: 64]")
+@click.option("--max-models", type=int, help="Models loaded at a time, at most.  [default: 4]")
 @click.option("--deadline", type=float, help="Seconds of a request.  [default: 600]")
+@click.option("--body-timeout", type=float, help="Seconds for it to arrive.  [default: 30]")
 @click.option("--drain", type=float, help="Seconds to end after SIGTERM.  [default: 30]")
 @click.option("--log-requests", is_flag=True, default=None, help="Write requests to the log.")
 def command(config: str | None, print_config: bool, **flags: Any) -> None:

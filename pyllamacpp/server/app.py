@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Path:
 PATHS = (
     Path("GET", "/health", openai.health, is_open=True),
     Path("GET", "/v1/models", openai.models),
+    Path("GET", "/v1/models/{name}", openai.model),
     Path("POST", "/v1/chat/completions", openai.chat, requests.ChatBody),
     Path("POST", "/v1/completions", openai.completions, requests.CompletionBody),
     Path("POST", "/v1/embeddings", openai.embeddings, requests.EmbeddingBody),
@@ -72,9 +74,10 @@ def create_app(settings: Settings) -> Starlette:
     service = Service(settings)
     routes = [
         Route(
-            entry.path,
+            entry.path.replace("{name}", "{name:path}"),  # which may have slashes
             Endpoint(
                 service,
+                entry.path,
                 entry.handler,
                 entry.body,
                 is_open=entry.is_open,
@@ -89,12 +92,9 @@ def create_app(settings: Settings) -> Starlette:
     async def openapi(exchange: Exchange, _body: None) -> None:
         await exchange.json(page)
 
-    routes.append(
-        Route("/openapi.json", Endpoint(service, openapi, None, is_open=True), methods=["GET"])
-    )
     routes += [
-        Route(path, Endpoint(service, file, None, is_open=True), methods=["GET"])
-        for path, file in page_files().items()
+        Route(path, Endpoint(service, path, file, None, is_open=True), methods=["GET"])
+        for path, file in ({"/openapi.json": openapi} | page_files()).items()
     ]
 
     @asynccontextmanager
@@ -137,9 +137,8 @@ def _openapi() -> dict[str, Any]:
     )
     paths: dict[str, Any] = {}
     for entry in PATHS:
-        name = entry.path.replace("/", "_").replace("-", "_")
         operation: dict[str, Any] = {
-            "operationId": entry.method.lower() + name,
+            "operationId": entry.method.lower() + re.sub(r"\W+", "_", entry.path).rstrip("_"),
             "responses": {"200": {"description": "OK"}, "default": {"description": "An error"}},
         }
         if entry.body is not None:
@@ -148,6 +147,10 @@ def _openapi() -> dict[str, Any]:
                 "required": True,
                 "content": {"application/json": {"schema": schema}},
             }
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"\{(\w+)\}", entry.path)
+        ]
         paths.setdefault(entry.path, {})[entry.method.lower()] = operation
     return {
         "openapi": "3.1.0",

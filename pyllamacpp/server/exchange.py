@@ -88,12 +88,14 @@ class Exchange:
 class Endpoint:
     """An ASGI application: one path and method.
 
+    path: as the metrics name it, with the names of what it holds.
     body: the type of the request's JSON, None where it has none.
     """
 
     def __init__(
         self,
         service: Service,
+        path: str,
         handler: Handler,
         body: type[BaseModel] | None,
         *,
@@ -101,6 +103,7 @@ class Endpoint:
         is_anthropic: bool = False,
     ) -> None:
         self._service = service
+        self._path = path
         self._handler = handler
         self._body = body
         self._is_open = is_open
@@ -111,14 +114,7 @@ class Endpoint:
         exchange = Exchange(self._service, scope, send, is_anthropic=self._is_anthropic)
         try:
             if self._service.is_draining:
-                raise ApiError(
-                    503,
-                    "the server is shutting down",
-                    kind="server_error",
-                    code="draining",
-                    retry_after=1,
-                    closes=True,
-                )
+                raise _draining()
             if not self._is_open:
                 self._service.keys.check(scope)
             body = None
@@ -129,11 +125,13 @@ class Endpoint:
             await self._run(exchange, body, receive)
         except (ConnectionError, _GoneError):
             exchange.status = exchange.status or 499
+        except asyncio.CancelledError:  # the time of a drain is over
+            await exchange.fail(_draining())
         except Exception as error:
             failure = as_api_error(error)
             await exchange.fail(failure)
         finally:
-            self._service.metrics.answered(scope, exchange)
+            self._service.metrics.answered(self._path, exchange)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         settings = self._service.settings
@@ -171,16 +169,26 @@ class Endpoint:
             if task in done:
                 task.result()
                 return
-            task.cancel()
-            await asyncio.wait({task})
             if watcher in done:
                 raise _GoneError
             raise ApiError(
                 504, "the request took longer than it may", kind="server_error", code="deadline"
             )
         finally:
-            task.cancel()
             watcher.cancel()
+            task.cancel()
+            await asyncio.wait({task})  # its text ends with it
+
+
+def _draining() -> ApiError:
+    return ApiError(
+        503,
+        "the server is shutting down",
+        kind="server_error",
+        code="draining",
+        retry_after=1,
+        closes=True,
+    )
 
 
 def too_slow() -> ApiError:

@@ -11,6 +11,7 @@ import prometheus_client as prometheus
 from .. import __version__
 from ..jobs import aresult
 from .exchange import Exchange
+from .pool import Entry
 from .requests import (
     ChatBody,
     CompletionBody,
@@ -90,16 +91,22 @@ async def embeddings(exchange: Exchange, body: EmbeddingBody) -> None:
 
 async def models(exchange: Exchange, _body: None) -> None:
     """GET /v1/models"""
-    data = [
-        {
-            "id": entry.name,
-            "object": "model",
-            "created": int(entry.path.stat().st_mtime),
-            "owned_by": "pyllamacpp",
-        }
-        for entry in exchange.service.pool.entries.values()
-    ]
+    data = [_model(entry) for entry in exchange.service.pool.entries.values()]
     await exchange.json({"object": "list", "data": data})
+
+
+async def model(exchange: Exchange, _body: None) -> None:
+    """GET /v1/models/NAME"""
+    await exchange.json(_model(exchange.service.pool.find(exchange.scope["path_params"]["name"])))
+
+
+def _model(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.name,
+        "object": "model",
+        "created": int(entry.path.stat().st_mtime),
+        "owned_by": "pyllamacpp",
+    }
 
 
 async def health(exchange: Exchange, _body: None) -> None:

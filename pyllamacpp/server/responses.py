@@ -24,7 +24,7 @@ class ResponsesBody(Body):
     instructions: str | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    parallel_tool_calls: Literal[True] | None = None
+    parallel_tool_calls: bool = True
     text: dict[str, Any] | None = None
     max_output_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
@@ -42,6 +42,7 @@ async def responses(exchange: Exchange, body: ResponsesBody) -> None:
         "messages": _messages(body),
         "tools": None if not body.tools else [_tool(tool) for tool in body.tools],
         "tool_choice": _choice(body.tool_choice),
+        "parallel_tool_calls": body.parallel_tool_calls,
         "response_format": _format(body.text),
         "max_tokens": limit,
         "temperature": body.temperature,
@@ -77,7 +78,7 @@ class _Response:
             "error": None,
             "instructions": body.instructions,
             "metadata": body.metadata or {},
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": body.parallel_tool_calls,
             "temperature": body.temperature,
             "top_p": body.top_p,
             "tool_choice": body.tool_choice or "auto",

@@ -175,5 +175,7 @@ async def _serve(settings: Settings, listener: socket.socket, announce: Any) -> 
         listener.listen(2048)
         announce(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
         await server.serve(sockets=[listener])
+        # What outlasts the drain is cancelled, and has its text to end before the models go.
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
     if server.signal_number == signal.SIGINT:
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ import prometheus_client as prometheus
 
 from ..completion import CompletionUsage
 from ..jobs import Job, achunks
-from .exchange import Exchange, Gate, Keys, Scope
+from .exchange import Exchange, Gate, Keys
 from .failure import ApiError
 from .pool import ModelPool
 from .requests import ChatBody, CompletionBody, Sampling
@@ -20,7 +20,7 @@ from .settings import Settings
 
 AnyJob = Job[Any, Any]
 _NOT_FOR_THE_MODEL = {"model", "user", "metadata", "store", "stream_options", "messages", "prompt"}
-_NOT_FOR_THE_MODEL |= {"max_completion_tokens", "parallel_tool_calls", "max_tokens"}
+_NOT_FOR_THE_MODEL |= {"max_completion_tokens", "max_tokens"}
 
 
 class Service:
@@ -127,9 +127,9 @@ class Metrics:
         self._prompt.inc(usage["prompt_tokens"])
         self._own.inc(usage["completion_tokens"])
 
-    def answered(self, scope: Scope, exchange: Exchange) -> None:
+    def answered(self, path: str, exchange: Exchange) -> None:
         """Counts a request."""
-        self._requests.labels(scope["path"], str(exchange.status)).inc()
+        self._requests.labels(path, str(exchange.status)).inc()
 
 
 def _busy(service: Service) -> int:

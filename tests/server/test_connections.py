@@ -190,6 +190,26 @@ def test_a_drain_is_told_on_kept_connections(start_server, default_model) -> Non
         assert process.wait(60) == 0
 
 
+def test_requests_that_outlast_the_drain_are_told(start_server, default_model) -> None:
+    options = ("-m", str(default_model), "-c", "8192", "--drain", "1")
+    with start_server(*options) as (address, process):
+        found = []
+        running = threading.Thread(
+            target=lambda: found.append(post(address, "/v1/completions", ENDLESS))
+        )
+        running.start()
+        body = json.dumps({**json.loads(ENDLESS), "stream": True}).encode()
+        with urllib.request.urlopen(f"{address}/v1/completions", body, timeout=60) as stream:
+            wait_until(lambda: gauge(address, "pyllamacpp_sequences_busy") == 2)
+            process.send_signal(signal.SIGTERM)
+            events = stream.read().decode().split("\n\n")
+        running.join()
+        status, answer = found[0]
+        assert (status, answer["error"]["code"]) == (503, "draining")
+        assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "draining"
+        assert process.wait(60) == 0
+
+
 def test_embeddings_end_with_their_client(start_server, default_model) -> None:
     """Hours of work are left as soon as nobody waits for them: the process can end."""
     with start_server("-m", str(default_model), "-c", "512") as (address, process):
