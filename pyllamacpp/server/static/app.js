@@ -110,10 +110,10 @@ function regenerate(node) {
   if (!answering) answer(conversation.nodes[node.parent], node.error && !node.text ? node : null);
 }
 
-function show(node) {
+async function show(node) {
   if (answering) return;
   store.show(conversation, node);
-  keep();
+  await keep(); // before it is seen, so that a reload shows what was seen
   draw();
 }
 
