@@ -21,14 +21,10 @@ TIER_NAME = r"_Z(?:T[VIST]|G[VR]|Z)*N[KVrRO]*10pyllamacpp3cpu{length}{tier}\w*"
 def wheel(run, tmp_path_factory) -> zipfile.Path:
     """Built once, every warning an error, and unpacked."""
     out = tmp_path_factory.mktemp("wheel")
-    options = [
-        f"build-dir={BUILD}",
-        "cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON",
-        # gcc 12 warns of its own AVX-512 header (its bug 105593).
-        "cmake.define.CMAKE_CXX_FLAGS=-Wno-uninitialized -Wno-maybe-uninitialized",
-    ]
-    arguments = [f"--config-settings={option}" for option in options]
-    run(sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--wheel-dir", out, *arguments)
+    # gcc 12 warns of its own AVX-512 header (its bug 105593).
+    flags = "-Werror -Wno-error=uninitialized -Wno-error=maybe-uninitialized"
+    arguments = ("--no-deps", f"--config-settings=build-dir={BUILD}", "--wheel-dir", out)
+    run(sys.executable, "-m", "pip", "wheel", ".", *arguments, CXXFLAGS=flags)
     (path,) = out.glob("*.whl")
     return path
 
