@@ -18,8 +18,9 @@ namespace {
 using cpu::ActKind;
 using cpu::kRowGroup;
 
-// Batches up to this many rows read weights about once: each thread takes one contiguous range.
-// Larger ones are compute-bound: threads take chunks of rows as they finish the last.
+// Each thread has one contiguous range of a matrix's rows, which it reads in order. Batches up to
+// this many rows are bound by reading; in larger ones threads go through their range in chunks, and
+// then take chunks that others have left.
 constexpr int kStreamedRows = 8;
 
 // Rows that attention takes together, so that its tiles of queries are full.
@@ -44,6 +45,11 @@ struct Private {
   std::vector<const float*> q;  // the queries of one attention item
   std::vector<float*> out;
   std::vector<int32_t> first_key, n_keys;
+};
+
+// Rows taken from one thread's range, in each of the splits of a region.
+struct alignas(64) Taken {
+  std::atomic<int64_t> rows[4] = {};
 };
 
 // Activations of a batch in the form a weight type multiplies, [n_rows] columns of length k.
@@ -83,7 +89,9 @@ class CpuStream final : public Stream {
 
   template <class Task>
   void run(const Task& task) {
-    for (auto& counter : next_) counter.store(0, std::memory_order_relaxed);
+    next_item_.store(0, std::memory_order_relaxed);
+    for (Taken& taken : taken_)
+      for (auto& rows : taken.rows) rows.store(0, std::memory_order_relaxed);
     pool_.run(n_threads_, task);
   }
 
@@ -96,8 +104,13 @@ class CpuStream final : public Stream {
       if (r.begin < r.end) f(r.begin, r.end);
       return;
     }
-    for (int64_t begin; (begin = next_[phase].fetch_add(group, std::memory_order_relaxed)) < n;)
-      f(begin, std::min(n, begin + group));
+    for (int i = 0; i < n_threads_; ++i) {
+      const int owner = (thread + i) % n_threads_;
+      const Range r = part_of(n, group, owner, n_threads_);
+      std::atomic<int64_t>& taken = taken_[size_t(owner)].rows[phase];
+      for (int64_t at; (at = r.begin + taken.fetch_add(group, std::memory_order_relaxed)) < r.end;)
+        f(at, std::min(r.end, at + group));
+    }
   }
 
   void quantize(const Acts& acts, int64_t column, int64_t from, const float* x, int64_t n) const;
@@ -132,8 +145,8 @@ class CpuStream final : public Stream {
   ThreadPool pool_;
   BatchView batch_;
   int n_threads_ = 1;
-  bool adapted_ = false;  // whether a row uses adapters
-  std::atomic<int64_t> next_[4] = {};
+  bool adapted_ = false;                // whether a row uses adapters
+  std::atomic<int64_t> next_item_ = 0;  // of attention
   std::vector<int64_t> slots_;  // [n_rows]: page * kPageTokens + offset of the row's own key
 
   Buffer x_;                  // [max_rows][dim]
@@ -144,6 +157,7 @@ class CpuStream final : public Stream {
   Buffer acts_[3];   // [max_rows] columns of each kind; memory is committed for those in use
   Buffer ffn_acts_;  // rows of swiglu
   std::vector<Private> private_;  // per thread
+  std::vector<Taken> taken_;      // per thread
   cpu::TypeKernels floats_ = {};  // of adapters' matrices
   std::vector<float> low_[3];     // of each adapter of each sequence [rows][rank]
   std::vector<float> normed_;     // [n_rows][dim]
@@ -190,6 +204,7 @@ CpuStream::CpuStream(const cpu::KernelTable& kernels, const StreamShape& shape)
   const size_t queries =
       size_t(kAttentionRows) * size_t(attention().n_heads / attention().n_kv_heads);
   private_.resize(size_t(pool_.size()));
+  taken_ = std::vector<Taken>(size_t(pool_.size()));
   for (Private& p : private_) {
     p.panels = Buffer(sizes.panels, "batch");
     for (Buffer& acts : p.acts) acts = Buffer(act_row, "batch");
@@ -444,7 +459,7 @@ void CpuStream::attend(const KvLayer& layer) {
   run([&](int thread) {
     auto& [panels, acts, floats, q, out, first_key, n_keys] = private_[size_t(thread)];
     for (int64_t item;
-         (item = next_[0].fetch_add(1, std::memory_order_relaxed)) < n_tiles * per_tile;) {
+         (item = next_item_.fetch_add(1, std::memory_order_relaxed)) < n_tiles * per_tile;) {
       // The last tiles see the most keys: they go first, so that threads end together.
       int64_t tile = n_tiles - 1 - item / per_tile;
       const int kv_head = int(item % per_tile / parts), part = int(item % parts);

@@ -65,10 +65,23 @@ static inline B block_step(const uint8_t* data, int s) {
 // Bytes ahead of a decode's stream that are worth asking for early.
 inline constexpr int kPrefetch = 3072;
 
+// What a pass over panels asks for early: every `n_passes`-th block, from the `pass`-th on, so many
+// bytes ahead.
+struct Ahead {
+  int64_t distance, pass, n_passes;
+};
+
+// Of the pass that begins with a column. Several passes over the same panels spread the reading of
+// those that come next, all of them further on by `bytes`, over their time.
+static inline Ahead ahead_of(int64_t column, int64_t n_cols, int tile_cols, int64_t bytes) {
+  const int64_t n_passes = (n_cols + tile_cols - 1) / tile_cols;
+  return {n_passes == 1 ? kPrefetch : bytes, column / tile_cols, n_passes};
+}
+
 // NP panels x NC columns. `valid` rows of the last panel are stored.
 template <class C, int kBits, int NP, int NC>
 static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock32* x, float* y,
-                        int64_t y_stride, int valid, bool accumulate) {
+                        int64_t y_stride, int valid, bool accumulate, const Ahead& ahead) {
   using P = Panel<C, kBits>;
   const int64_t panel_bytes = n_blocks * P::kBlockBytes;
   const ActBlock32* column[NC];
@@ -77,6 +90,7 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
   for (int p = 0; p < NP; ++p)
     for (int c = 0; c < NC; ++c) acc[p][c] = splat(0);
   const uint8_t* w = panels;
+  int64_t until = ahead.pass;
   for (int64_t b = 0; b < n_blocks; ++b, w += P::kBlockBytes) {
     const int8_t* q[NC];
     I offset[NC];
@@ -87,9 +101,12 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
     TileSums<C, NP, NC> sums;
     sums.start(offset);
     const uint8_t* data = w + P::kScaleBytes;
-    if constexpr (NC == 1 || kBits < 8)
+    if (kBits == C::kBits && until-- == 0) {
+      until = ahead.n_passes - 1;
       for (int p = 0; p < NP; ++p)
-        for (int i = 0; i < P::kBlockBytes; i += 64) prefetch(w + p * panel_bytes + kPrefetch + i);
+        for (int i = 0; i < P::kBlockBytes; i += 64)
+          prefetch(w + p * panel_bytes + ahead.distance + i);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const int s = Group<kBits>::step(i);
@@ -116,12 +133,12 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
 template <class C, int kBits, int NP, int NC = kTileCols>
 static void tile_blocks_cols(int n_cols, const uint8_t* panels, int64_t n_blocks,
                              const ActBlock32* x, float* y, int64_t y_stride, int valid,
-                             bool accumulate) {
+                             bool accumulate, const Ahead& ahead) {
   if (n_cols == NC)
-    tile_blocks<C, kBits, NP, NC>(panels, n_blocks, x, y, y_stride, valid, accumulate);
+    tile_blocks<C, kBits, NP, NC>(panels, n_blocks, x, y, y_stride, valid, accumulate, ahead);
   else if constexpr (NC > 1)
     tile_blocks_cols<C, kBits, NP, NC - 1>(n_cols, panels, n_blocks, x, y, y_stride, valid,
-                                           accumulate);
+                                           accumulate, ahead);
 }
 
 // All columns against the panels of rows [row, row_end).
@@ -130,6 +147,7 @@ static void sweep_blocks(const MatmulArgs& a, const uint8_t* panels, int64_t row
   const int64_t n_blocks = a.k / kBlock;
   const int64_t panel_bytes = Panel<C, kBits>::bytes(a.k);
   for (int64_t c = 0; c < a.n_cols; c += kTileCols) {
+    const Ahead ahead = ahead_of(c, a.n_cols, kTileCols, (row_end - row + W - 1) / W * panel_bytes);
     const int n_cols = a.n_cols - c < kTileCols ? int(a.n_cols - c) : kTileCols;
     const ActBlock32* x = static_cast<const ActBlock32*>(a.x) + c * n_blocks;
     for (int64_t r = row; r < row_end;) {
@@ -140,11 +158,12 @@ static void sweep_blocks(const MatmulArgs& a, const uint8_t* panels, int64_t row
       if (n_cols > 1 && r + W < row_end && kTilePanels == 2) {
         const int valid = row_end - r < 2 * W ? int(row_end - r) - W : W;
         tile_blocks_cols<C, kBits, kTilePanels>(n_cols, w, n_blocks, x, y, a.y_stride, valid,
-                                                a.accumulate);
+                                                a.accumulate, ahead);
         r += 2 * W;
       } else {
         const int valid = row_end - r < W ? int(row_end - r) : W;
-        tile_blocks_cols<C, kBits, 1>(n_cols, w, n_blocks, x, y, a.y_stride, valid, a.accumulate);
+        tile_blocks_cols<C, kBits, 1>(n_cols, w, n_blocks, x, y, a.y_stride, valid, a.accumulate,
+                                      ahead);
         r += W;
       }
     }

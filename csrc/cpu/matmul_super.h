@@ -2,12 +2,13 @@
 // rows hold per super-block
 //   packed:   W halves d, W halves dmin where the type has one, the scale bytes of the file
 //             [kScaleBytes][W], eight groups of codes (planes.h): the size of the file
-//   expanded: W halves d, W halves dmin, the scales int8 [kSubs][W], the minimums int16 [8][2 W],
-//             the weights as 64 steps of bytes, as in matmul_blocks.h
+//   expanded: W halves d, W halves dmin, the scales int8 [kSubs][W], the minimums int16
+//             [kSubs / 2][2 W] where there are lows, the weights as 64 steps of bytes, as in
+//             matmul_blocks.h
 //
 // The reduction, for every tile shape:
 //   total = sum over sub-blocks of scale * (sum of products), an exact int32
-//   lows  = sum over 16 of min * (sum of activations), an exact int32
+//   lows  = sum over sub-blocks of min * (sum of activations), an exact int32
 //   with a scale of their own for the minimums:
 //     acc = fma(float(total), d * x.d, acc); acc = fma(-float(lows), dmin * x.d, acc)
 //   else acc = fma(float(total - lows), d * x.d, acc)
@@ -25,11 +26,18 @@
 
 namespace pyllamacpp::cpu::PYLLAMACPP_TIER {
 
+// Where a minimum is a multiple of the scale, sums that can start anywhere start below zero by what
+// it takes away: there are no lows. Else there are, but for types without any minimum.
+template <class C>
+inline constexpr bool kStarts = kSumsStart && !C::kMin && C::kMinFactor != 0;
+template <class C>
+inline constexpr bool kHasLows = C::kMinFactor != 0 && !kStarts<C>;
+
 template <class C, bool kPacked>
 struct SuperPanel {
   static constexpr int64_t kScales = int64_t(sizeof(half_t)) * W * (kPacked && !C::kMin ? 1 : 2);
   static constexpr int64_t kMins = kScales + (kPacked ? C::kScaleBytes : C::kSubs) * W;
-  static constexpr int64_t kData = kMins + (kPacked ? 0 : 8 * 4 * W);
+  static constexpr int64_t kData = kMins + (kPacked || !kHasLows<C> ? 0 : C::kSubs / 2 * 4 * W);
   static constexpr int64_t kGroupBytes = (kPacked ? C::kBits : 8) * 4 * W;
   static constexpr int64_t kBlockBytes = kData + 8 * kGroupBytes;
   static int64_t bytes(int64_t k) { return k / kSuperBlock * kBlockBytes; }
@@ -41,12 +49,11 @@ struct SuperPanel {
     else
       return load_i8(reinterpret_cast<const int8_t*>(w + kScales) + j * W);
   }
-  // ... the minimums of the 16 weights 2 j and 2 j + 1 of 16, ...
+  // ... the minimums of sub-blocks 2 j and 2 j + 1, ...
   static inline B mins(const uint8_t* w, int j) {
     if constexpr (kPacked) {
-      const int subs = C::kSubs / 8;
-      const I low = ishl(C::min(w + kScales, subs * j), kMinShift);
-      return bpairs(low, subs == 1 ? low : ishl(C::min(w + kScales, 2 * j + 1), kMinShift));
+      return bpairs(ishl(C::min(w + kScales, 2 * j), kMinShift),
+                    ishl(C::min(w + kScales, 2 * j + 1), kMinShift));
     } else {
       return bload(w + kMins + j * 4 * W);
     }
@@ -102,18 +109,27 @@ static void expand_super_panel(const uint8_t* src, int64_t n_blocks, uint8_t* ds
     std::memcpy(dst, src, P::kScales);
     int8_t* scales = reinterpret_cast<int8_t*>(dst + E::kScales);
     for (int j = 0; j < C::kSubs; ++j) store_i8(scales + j * W, P::scale(src, j));
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; kHasLows<C> && j < C::kSubs / 2; ++j)
       bstore(dst + E::kMins + j * 4 * W, P::mins(src, j));
+    for (int j = 0; j < 8; ++j) {
 #pragma GCC unroll 8
       for (int s = 0; s < 8; ++s) bstore(dst + E::kData + (8 * j + s) * 4 * W, P::step(src, j, s));
     }
   }
 }
 
+// Sums of the activations of each sub-block; those of 32 are put into `of_32`.
+template <int kSubs>
+static inline const int16_t* sub_sums(const ActBlock256& x, int16_t* of_32) {
+  if (kSubs == 16) return x.sums;
+  for (int j = 0; j < 8; ++j) of_32[j] = int16_t(x.sums[2 * j] + x.sums[2 * j + 1]);
+  return of_32;
+}
+
 // NP panels x NC columns. `valid` rows of the last panel are stored.
 template <class C, bool kPacked, int NP, int NC>
 static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock256* x, float* y,
-                       int64_t y_stride, int valid, bool accumulate) {
+                       int64_t y_stride, int valid, bool accumulate, const Ahead& ahead) {
   using P = SuperPanel<C, kPacked>;
   constexpr int kParts = C::kSubs / 8;  // sub-blocks in 32 weights
   constexpr int kSteps = 8 / kParts;
@@ -124,22 +140,39 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
   for (int p = 0; p < NP; ++p)
     for (int c = 0; c < NC; ++c) acc[p][c] = splat(0);
   const uint8_t* w = panels;
+  int64_t until = ahead.pass;
   for (int64_t b = 0; b < n_blocks; ++b, w += P::kBlockBytes) {
+    const bool asks = kPacked && until-- == 0;
+    if (asks) until = ahead.n_passes - 1;
     I zeros[NC];
     for (int c = 0; c < NC; ++c) zeros[c] = isplat(0);
     TileSums<C, NP, NC> sums;
     sums.start(zeros);
+    int16_t of_32[NC][8];
+    const int16_t* x_sums[NC];
+    alignas(64) int32_t starts[NC][C::kSubs];
+    for (int c = 0; c < NC; ++c) {
+      x_sums[c] = sub_sums<C::kSubs>(column[c][b], of_32[c]);
+      if constexpr (kStarts<C>)
+        for (int j = 0; j < C::kSubs; ++j) starts[c][j] = -C::kMinFactor * x_sums[c][j];
+    }
     for (int j = 0; j < 8; ++j) {
-      if constexpr (kPacked)  // spread over the block: a burst fills the core's line buffers
+      if (asks)  // spread over the block: a burst fills the core's line buffers
         for (int p = 0; p < NP; ++p)
           for (int64_t i = P::kBlockBytes * j / 8; i < P::kBlockBytes * (j + 1) / 8; i += 64)
-            prefetch(w + p * panel_bytes + kPrefetch + i);
+            prefetch(w + p * panel_bytes + ahead.distance + i);
       const int8_t* q[NC];
       for (int c = 0; c < NC; ++c) q[c] = column[c][b].q + 32 * j;
       for (int part = 0; part < kParts; ++part) {
         SubScale scale[NP];
         for (int p = 0; p < NP; ++p)
           scale[p] = sub_scale(P::scale(w + p * panel_bytes, kParts * j + part));
+        if constexpr (kSumsStart) {
+          I from[NC];
+          for (int c = 0; c < NC; ++c)
+            from[c] = isplat(kStarts<C> ? starts[c][kParts * j + part] : 0);
+          sums.start_scaled(from);
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < kSteps; ++i) {
           const int s = part * kSteps + i;
@@ -152,12 +185,12 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
     I lows[NP][NC];
     for (int p = 0; p < NP; ++p)
       for (int c = 0; c < NC; ++c) lows[p][c] = isplat(0);
-    if constexpr (C::kMinFactor != 0)
-      for (int j = 0; j < 8; ++j)
+    if constexpr (kHasLows<C>)
+      for (int j = 0; j < C::kSubs / 2; ++j)
         for (int p = 0; p < NP; ++p) {
           const B mins = P::mins(w + p * panel_bytes, j);
           for (int c = 0; c < NC; ++c)
-            lows[p][c] = dot_pairs(lows[p][c], mins, bsplat4(column[c][b].sums + 2 * j));
+            lows[p][c] = dot_pairs(lows[p][c], mins, bsplat4(x_sums[c] + 2 * j));
         }
     for (int p = 0; p < NP; ++p) {
       const half_t* scales = reinterpret_cast<const half_t*>(w + p * panel_bytes);
@@ -182,12 +215,12 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
 template <class C, bool kPacked, int NP, int NC = kTileColsK>
 static void tile_super_cols(int n_cols, const uint8_t* panels, int64_t n_blocks,
                             const ActBlock256* x, float* y, int64_t y_stride, int valid,
-                            bool accumulate) {
+                            bool accumulate, const Ahead& ahead) {
   if (n_cols == NC)
-    tile_super<C, kPacked, NP, NC>(panels, n_blocks, x, y, y_stride, valid, accumulate);
+    tile_super<C, kPacked, NP, NC>(panels, n_blocks, x, y, y_stride, valid, accumulate, ahead);
   else if constexpr (NC > 1)
     tile_super_cols<C, kPacked, NP, NC - 1>(n_cols, panels, n_blocks, x, y, y_stride, valid,
-                                            accumulate);
+                                            accumulate, ahead);
 }
 
 // All columns against the panels of rows [row, row_end).
@@ -196,6 +229,8 @@ static void sweep_super(const MatmulArgs& a, const uint8_t* panels, int64_t row,
   const int64_t n_blocks = a.k / kSuperBlock;
   const int64_t panel_bytes = SuperPanel<C, kPacked>::bytes(a.k);
   for (int64_t c = 0; c < a.n_cols; c += kTileColsK) {
+    const Ahead ahead =
+        ahead_of(c, a.n_cols, kTileColsK, (row_end - row + W - 1) / W * panel_bytes);
     const int n_cols = a.n_cols - c < kTileColsK ? int(a.n_cols - c) : kTileColsK;
     const ActBlock256* x = static_cast<const ActBlock256*>(a.x) + c * n_blocks;
     for (int64_t r = row; r < row_end;) {
@@ -205,10 +240,11 @@ static void sweep_super(const MatmulArgs& a, const uint8_t* panels, int64_t row,
       const int n_panels = n_cols > 1 && r + W < row_end ? kTilePanels : 1;
       const int valid = row_end - r < n_panels * W ? int(row_end - r) - (n_panels - 1) * W : W;
       if (n_panels == 1)
-        tile_super_cols<C, kPacked, 1>(n_cols, w, n_blocks, x, y, a.y_stride, valid, a.accumulate);
+        tile_super_cols<C, kPacked, 1>(n_cols, w, n_blocks, x, y, a.y_stride, valid, a.accumulate,
+                                       ahead);
       else
         tile_super_cols<C, kPacked, kTilePanels>(n_cols, w, n_blocks, x, y, a.y_stride, valid,
-                                                 a.accumulate);
+                                                 a.accumulate, ahead);
       r += n_panels * W;
     }
   }

@@ -39,7 +39,8 @@ static inline void dot_step(I& total, I& run, int i, B w, B a) {
 using SubScale = I;
 static inline SubScale sub_scale(I scale) { return bpairs(scale, scale); }
 
-// The same of step i of the kSteps of a sub-block, times its scale.
+// The same of step i of the kSteps of a sub-block, times its scale; `run` starts from nothing.
+inline constexpr bool kSumsStart = false;
 template <class C, int kSteps>
 static inline void dot_step_scaled(I& total, I& run, int i, B w, B a, SubScale scale) {
   run = add_pairs<C>(run, i, w, a);

@@ -21,6 +21,11 @@ struct TileSums {
       for (int p = 0; p < NP; ++p) dot_step<C>(total[p][c], run[p][c], i, w[p], a);
     }
   }
+  // What the sums of a sub-block start from, where the tier asks: see kSumsStart.
+  void start_scaled(const I (&from)[NC]) {
+    for (int c = 0; c < NC; ++c)
+      for (int p = 0; p < NP; ++p) run[p][c] = from[c];
+  }
   // The same of the i-th of the kSteps of a sub-block, times its scales.
   template <int kSteps>
   void add_scaled(int i, int s, const B (&w)[NP], const int8_t* const (&x)[NC],

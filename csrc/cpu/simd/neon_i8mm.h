@@ -10,6 +10,7 @@ namespace pyllamacpp::cpu::neon_i8mm {
 inline constexpr int kTileCols = 4;
 inline constexpr int kTileColsK = 4;
 inline constexpr int kStepColumns = 2;  // columns that one product takes
+inline constexpr bool kSumsStart = false;
 
 // dst[j][i] = the (j / 2)-th eight bytes of row 2 (j % 2) + i: the interleaving store of 4 x 2
 // words, twice.

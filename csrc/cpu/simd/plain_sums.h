@@ -21,10 +21,12 @@ static inline void dot_step(I& total, I&, int, B w, B a) {
 using SubScale = I;
 static inline SubScale sub_scale(I scale) { return scale; }
 
-// The same of step i of the kSteps of a sub-block, times its scale; `sum` is kept between them.
+// The same of step i of the kSteps of a sub-block, times its scale; `sum` is kept between them, and
+// what it starts from counts.
+inline constexpr bool kSumsStart = true;
 template <class C, int kSteps>
 static inline void dot_step_scaled(I& total, I& sum, int i, B w, B a, SubScale scale) {
-  sum = dot_codec<C>(i == 0 ? isplat(0) : sum, w, a);
+  sum = dot_codec<C>(sum, w, a);
   if (i == kSteps - 1) total = iadd(total, imul(sum, scale));
 }
 
