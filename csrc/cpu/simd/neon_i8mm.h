@@ -10,7 +10,7 @@ namespace pyllamacpp::cpu::neon_i8mm {
 inline constexpr int kTileCols = 4;
 inline constexpr int kTileColsK = 4;
 inline constexpr int kStepColumns = 2;  // columns that one product takes
-inline constexpr bool kSumsStart = false;
+inline constexpr bool kSumsStart = true;
 
 // dst[j][i] = the (j / 2)-th eight bytes of row 2 (j % 2) + i: the interleaving store of 4 x 2
 // words, twice.
@@ -51,12 +51,9 @@ struct TileSums {
 
   static constexpr bool alone(int c) { return c + 1 == NC; }
 
-  void start(const I (&from)[NC]) {
-    for (int c = 0; c < NC; c += 2) {
-      const I both = vtrn1q_s32(from[c], alone(c) ? isplat(0) : from[c + 1]);
-      for (int p = 0; p < NP; ++p) total[p][c] = total[p][c + 1] = both;
-    }
-  }
+  void start(const I (&from)[NC]) { fill(total, from); }
+  // What the sums of a sub-block start from.
+  void start_scaled(const I (&from)[NC]) { fill(run, from); }
   // The products of step s of 32 weights with the 32 activations at x[c].
   void add(int, int s, const B (&w)[NP], const int8_t* const (&x)[NC]) {
     for (int c = 0; c < NC; c += 2) {
@@ -73,7 +70,6 @@ struct TileSums {
       const B a = activations(x, c, s);
       for (int p = 0; p < NP; ++p) {
         I& sum = run[p][c + h];
-        if (i < 2) sum = isplat(0);
         multiply(sum, c, w[p], a);
         if (i >= kSteps - 2) total[p][c + h] = vmlaq_s32(total[p][c + h], sum, scale[p].val[h]);
       }
@@ -87,6 +83,12 @@ struct TileSums {
   }
 
  private:
+  static void fill(I (&sums)[NP][kVectors], const I (&from)[NC]) {
+    for (int c = 0; c < NC; c += 2) {
+      const I both = vtrn1q_s32(from[c], alone(c) ? isplat(0) : from[c + 1]);
+      for (int p = 0; p < NP; ++p) sums[p][c] = sums[p][c + 1] = both;
+    }
+  }
   // The eight of columns c and c + 1 that step s takes; of a last column twice.
   static B activations(const int8_t* const* x, int c, int s) {
     if (alone(c)) return bsplat8(x[c] + 8 * (s / 2));
