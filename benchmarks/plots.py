@@ -2,8 +2,8 @@
 
     python benchmarks/plots.py [--results benchmarks/results] [--output docs/images]
 
-batch_rows.json gives batch_rows.png. Of speeds.json, deep.json and avx2.json, written by
-compare.py, those that are there give a plot each of tokens per second beside the limit.
+batch_rows.json gives batch_rows.png; speeds.json, written by compare.py, tokens per second beside
+the limit as speeds.png.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ OWN = "pyllamacpp"
 COLOURS = {
     OWN: "#0b6e4f",
     "llama-cpp-python": "#c8553d",
-    "llama-cpp-python-avx2": "#c8553d",
     "ik-llama-cpp-python": "#8a7aa8",
 }
 
@@ -109,12 +108,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "images")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    for name, draw in (
-        ("batch_rows", batch_rows),
-        ("speeds", speeds),
-        ("deep", speeds),
-        ("avx2", speeds),
-    ):
+    for name, draw in (("batch_rows", batch_rows), ("speeds", speeds)):
         source = args.results / f"{name}.json"
         if source.exists():
             draw(json.loads(source.read_text()), args.output / f"{name}.png")

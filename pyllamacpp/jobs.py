@@ -115,6 +115,15 @@ async def acall(function: Callable[[], _T]) -> _T:
     return await _in_thread(function)
 
 
+async def acall_while_wanted(function: Callable[[Callable[[], bool]], _T]) -> _T:
+    """`acall` of a function that asks what it is given whether the task has stopped waiting."""
+    is_over = threading.Event()
+    try:
+        return await acall(lambda: function(is_over.is_set))
+    finally:
+        is_over.set()
+
+
 async def aiterate(items: Iterator[_T]) -> AsyncIterator[_T]:
     """The items of an iterator that takes its time."""
     end = object()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -27,7 +26,7 @@ from .drafting import Guesser
 from .embedding import CreateEmbeddingResponse, Text, Vectors
 from .encoding import InfillTokens
 from .errors import ContextFullError, InvalidArgumentError, UnsupportedError
-from .jobs import ChunkIterator, Job, acall, achunks, aiterate, aresult
+from .jobs import ChunkIterator, Job, acall, acall_while_wanted, achunks, aiterate, aresult
 from .llama_tokenizer import LlamaTokenizer
 from .log_prob_text import LogProbText
 from .lora import adapter_pairs
@@ -350,13 +349,10 @@ class Llama(Session):
         truncate: bool = True,
     ) -> Vectors:
         """`embed` for asyncio; cancelling the task ends the evaluation with the batch at hand."""
-        embedder, is_over = self.embedder, threading.Event()
-        try:
-            return await acall(
-                lambda: embedder.embed(input, normalize, truncate, is_cancelled=is_over.is_set)
-            )
-        finally:
-            is_over.set()
+        embedder = self.embedder
+        return await acall_while_wanted(
+            lambda is_over: embedder.embed(input, normalize, truncate, is_cancelled=is_over)
+        )
 
     async def acreate_embedding(
         self,
@@ -368,20 +364,17 @@ class Llama(Session):
         normalize: bool = False,
     ) -> CreateEmbeddingResponse:
         """`create_embedding` for asyncio, as `aembed`."""
-        embedder, is_over = self.embedder, threading.Event()
-        try:
-            return await acall(
-                lambda: embedder.create_embedding(
-                    input,
-                    self.model_path if model is None else model,
-                    encoding_format=encoding_format,
-                    dimensions=dimensions,
-                    normalize=normalize,
-                    is_cancelled=is_over.is_set,
-                )
+        embedder = self.embedder
+        return await acall_while_wanted(
+            lambda is_over: embedder.create_embedding(
+                input,
+                self.model_path if model is None else model,
+                encoding_format=encoding_format,
+                dimensions=dimensions,
+                normalize=normalize,
+                is_cancelled=is_over,
             )
-        finally:
-            is_over.set()
+        )
 
     def start_completion(
         self, prompt: Prompts, **arguments: Any
