@@ -201,7 +201,7 @@ struct BlockType {
 
   // Codes are unpacked once per panel when the columns are many, else on the fly.
   static void matmul_packed(const MatmulArgs& a) {
-    constexpr int kFewColumns = 4 * kTileCols;
+    constexpr int kFewColumns = Group<C::kBits>::kFewTiles * kTileCols;
     const int64_t packed = Panel<C, C::kBits>::bytes(a.k);
     if (C::kBits == 8 || a.n_cols <= kFewColumns) {
       for (int64_t row = a.row_begin; row < a.row_end; row += kGroup)

@@ -287,7 +287,7 @@ struct SuperType {
 
   // Codes are unpacked once per panel when the columns are many, else on the fly.
   static void matmul_packed(const MatmulArgs& a) {
-    constexpr int kFewColumns = 4 * kTileColsK;
+    constexpr int kFewColumns = Group<C::kBits>::kFewTiles * kTileColsK;
     const int64_t packed = SuperPanel<C, true>::bytes(a.k);
     const int64_t expanded = SuperPanel<C, false>::bytes(a.k);
     for (int64_t row = a.row_begin; row < a.row_end; row += kGroup) {

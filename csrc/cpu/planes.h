@@ -49,6 +49,10 @@ struct Group {
     write_plane<kLow>(codes, 0, group);
     if constexpr (kHigh != 0) write_plane<kHigh>(codes, kLow, group + kLow * 4 * W);
   }
+
+  // Up to so many tiles of columns taking codes apart for each of them costs less than writing them
+  // out as bytes and fetching those. Codes of two planes are more work.
+  static constexpr int kFewTiles = kHigh == 0 ? 16 : 4;
 };
 
 }  // namespace pyllamacpp::cpu::PYLLAMACPP_TIER

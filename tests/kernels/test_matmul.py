@@ -95,7 +95,7 @@ def test_weights_of_the_gguf_package(kernels, dtype):
     n_rows=st.integers(1, 70),
     n_blocks=st.integers(1, 5),
     tail=st.integers(0, 69),
-    n_cols=st.integers(1, 27),
+    n_cols=st.integers(1, 27) | st.integers(28, 103),
     fill=st.sampled_from(FILLS),
     scales=st.sampled_from(SCALES),
     activations=st.sampled_from(ACTIVATIONS),
@@ -128,7 +128,7 @@ def test_extreme_integers_are_exact(kernels, dtype, packed, fill, activations):
 def sweep_operands(dtype: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(11)
     k = 2 * BLOCK[dtype] if BLOCK[dtype] > 1 else 71
-    return make_weights(rng, dtype, 70, k), make_activations(rng, 27, k)
+    return make_weights(rng, dtype, 70, k), make_activations(rng, 103, k)
 
 
 @layouts
@@ -144,7 +144,7 @@ def test_one_reduction(kernels, dtype, packed):
         n_cols = n_rows % 17 + 1
         part = kernels.matmul(dtype, raw[:n_rows], x[:n_cols], packed=packed)
         np.testing.assert_array_equal(part, whole[:n_cols, :n_rows])
-    for n_cols in range(1, 28):
+    for n_cols in (*range(1, 28), 64, 65, 96, 97, 103):  # where packed panels are expanded, and not
         for n_rows in (1, 15, 16, 17, 31, 33, 48, 65):
             part = kernels.matmul(dtype, raw[:n_rows], x[-n_cols:], packed=packed)
             np.testing.assert_array_equal(part, whole[-n_cols:, :n_rows])
@@ -175,7 +175,7 @@ def test_row_ranges(kernels, dtype, packed):
 def test_accumulation_adds_the_same_product(kernels, dtype, packed):
     raw, x = sweep_operands(dtype)
     rng = np.random.default_rng(5)
-    for n_rows, n_cols in [(1, 1), (16, 1), (37, 2), (70, 5), (70, 27)]:
+    for n_rows, n_cols in [(1, 1), (16, 1), (37, 2), (70, 5), (70, 27), (33, 103)]:
         before = rng.standard_normal((n_cols, n_rows)).astype(np.float32)
         product = kernels.matmul(dtype, raw[:n_rows], x[:n_cols])
         after = kernels.matmul(dtype, raw[:n_rows], x[:n_cols], add_to=before, packed=packed)

@@ -206,6 +206,12 @@ void test_matmul(const KernelTable& t, const TypeKernels& type) {
       CHECK(same_bits(product(type, raw, acts, {n_rows, n_cols, k}, packed), expected));
     }
   }
+  if (packs) {  // so many that the codes of a packed panel are taken apart once for all of them
+    const Shape many{5, 97, k};
+    const Activations columns = quantized(t, type.act, normals(many.n_cols * k, 3), k);
+    CHECK(same_bits(product(type, raw, columns, many, true),
+                    product(type, raw, columns, many, false)));
+  }
   // Added to what is there.
   const Floats before = normals(int64_t(whole.size()));
   Floats sums = before;
