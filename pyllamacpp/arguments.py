@@ -55,3 +55,7 @@ class ChatArguments(SharedArguments, total=False):
     max_tokens: int | None
     logprobs: bool | None
     top_logprobs: int | None
+    reasoning_effort: str | None
+    reasoning_format: str
+    thinking_budget_tokens: int | None
+    chat_template_kwargs: Mapping[str, Any] | None

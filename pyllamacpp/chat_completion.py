@@ -39,9 +39,11 @@ class _ChatMessage(TypedDict):
 class ChatMessage(_ChatMessage, total=False):
     """The answer. content is None where calls are all there is.
 
+    reasoning_content: what the model thought before, where reasoning_format tells it apart.
     function_call: the first call, if the request had `functions`.
     """
 
+    reasoning_content: str
     tool_calls: list[ChatCompletionMessageToolCall]
     function_call: ChatCompletionMessageToolCallFunction
 
@@ -86,9 +88,10 @@ class ToolCallDelta(_ToolCallDelta, total=False):
 
 
 class ChatDelta(TypedDict, total=False):
-    """The role in the first chunk, text and calls in the next ones, nothing in the last."""
+    """The role in the first chunk, thoughts, text and calls in the next, nothing in the last."""
 
     role: Literal["assistant"]
+    reasoning_content: str
     content: str
     tool_calls: list[ToolCallDelta]
     function_call: FunctionDelta
@@ -180,6 +183,7 @@ class _Answer:
     """The deltas of one answer."""
 
     def __init__(self, request: Prepared) -> None:
+        self._thoughts = request.new_thought_reader()
         self._parser = request.new_parser()
         self._is_legacy = request.is_legacy
         self._is_single = request.is_single
@@ -196,13 +200,22 @@ class _Answer:
         return None if kept is None else {"content": kept, "refusal": None}
 
     def deltas(self, text: str) -> list[ChatDelta]:
+        if self._thoughts is not None:
+            return self._parted(*self._thoughts.feed(text))
         if self._parser is None:
             return [{"content": text}] if text else []
         return self._of(self._parser.feed(text))
 
     def rest(self) -> list[ChatDelta]:
         """What the end of the answer decides."""
-        return [] if self._parser is None else self._of(self._parser.finish())
+        deltas = [] if self._thoughts is None else self._parted(*self._thoughts.finish())
+        return deltas if self._parser is None else [*deltas, *self._of(self._parser.finish())]
+
+    def _parted(self, thought: str, text: str) -> list[ChatDelta]:
+        if self._thoughts is not None and self._thoughts.is_over:
+            self._thoughts = None
+        found: list[ChatDelta] = [{"reasoning_content": thought}] if thought else []
+        return [*found, *self.deltas(text)] if text else found
 
     def finish_reason(self, reason: FinishReason | None) -> ChatFinishReason | None:
         if reason != "stop" or self._parser is None or not self._parser.n_calls:
@@ -242,10 +255,13 @@ class _Answer:
 
 def _message(deltas: list[ChatDelta]) -> ChatMessage:
     """What the deltas of an answer come to."""
+    thoughts: list[str] = []
     texts: list[str] = []
     calls: list[ChatCompletionMessageToolCall] = []
     legacy: list[FunctionDelta] = []
     for delta in deltas:
+        if "reasoning_content" in delta:
+            thoughts.append(delta["reasoning_content"])
         if "content" in delta:
             texts.append(delta["content"])
         if "function_call" in delta:
@@ -264,6 +280,8 @@ def _message(deltas: list[ChatDelta]) -> ChatMessage:
     message: ChatMessage = {"role": "assistant", "content": "".join(texts)}
     if not texts and (calls or legacy):
         message["content"] = None
+    if thoughts:
+        message["reasoning_content"] = "".join(thoughts)
     if calls:
         message["tool_calls"] = calls
     if legacy:

@@ -19,6 +19,7 @@ from . import _core
 from .banned import BannedStrings
 from .chat.format import ChatFormat
 from .chat.handler import ChatHandler, Prepared, chat_handler
+from .chat.reasoning import Reasoning
 from .chat.registry import FormatterHandler, LlamaChatCompletionHandler
 from .chat_completion import ChatChunks, ChatCompletion, ChatCompletionChunk, as_chat
 from .completion import Completion, CompletionChunk, Prompt, Run, Shape
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .arguments import ChatArguments, CompletionArguments
-    from .chat.structure import Structure
     from .grammar import LlamaGrammar
     from .params import Adapters, LogitsProcessor, MoreArguments, StoppingCriteria, TokenFilter
 
@@ -246,6 +246,10 @@ class Llama(Session):
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
         parallel_tool_calls: bool = True,
+        reasoning_effort: str | None = None,
+        reasoning_format: str = "none",
+        thinking_budget_tokens: int | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         **more: Unpack[MoreArguments],
     ) -> ChatCompletion | ChunkIterator[ChatCompletionChunk]:
         """Answers a conversation, in the format that the constructor's chat_format says.
@@ -265,11 +269,22 @@ class Llama(Session):
                 reason.
             logprobs: state the log-probability of each token; top_logprobs: and of so many of
                 the likeliest in its place.
+            chat_template_kwargs: further variables of the template, JSON values by their names:
+                {"enable_thinking": False}, say. Nothing that asks for thinking can be had beside a
+                response_format, a grammar or a call that is required, which turn it off.
+            reasoning_effort: OpenAI's: "none" turns thinking off, "minimal" to "max" turn it on;
+                the template is given it as it is too, and one without levels is warned of.
+            reasoning_format: "deepseek" or "auto": what the model thinks at the start of its
+                answer, in <think></think>, is the message's `reasoning_content`; "none": it is left
+                in the text.
+            thinking_budget_tokens: so many tokens of thinking are followed by </think>.
             The others are as in `create_completion`.
 
         Raises:
             InvalidArgumentError: the template refuses the messages, or tools, a choice or a format
-            are none. FormatError: the template is broken. Otherwise as `create_completion`.
+            are none, or the template has no such variable. UnsupportedError: thinking is asked of a
+            template that knows none. FormatError: the template is broken. Otherwise as
+            `create_completion`.
         """
         arguments = flat_arguments(locals())
         handler = self._chat_handler()
@@ -425,8 +440,13 @@ class Llama(Session):
         arguments: dict[str, Any],
     ) -> Job[ChatCompletion, ChatCompletionChunk]:
         tools = ("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls")
+        thinking = ("reasoning_effort", "reasoning_format", "thinking_budget_tokens")
+        reasoning = Reasoning.of(
+            **{name: arguments[name] for name in (*thinking, "chat_template_kwargs")}
+        )
         request = {name: arguments[name] for name in (*tools, "response_format")}
-        prepared = handler.prepare(messages, **request)
+        bound = "".join(_notations(arguments)[:1])
+        prepared = handler.prepare(messages, **request, reasoning=reasoning, bound=bound)
         options = {**arguments, "stopping_criteria": prepared.stopping_criteria}
         prompt = Prompt(prepared.tokens, "", [])
         run = self._run([prompt], options, LogProbText.chat_layout, prepared)
@@ -444,7 +464,7 @@ class Llama(Session):
         chat: Prepared | None = None,
     ) -> Run:
         n, best_of = text_counts(arguments)
-        new_filter = self._filters(arguments, None if chat is None else chat.structure)
+        new_filter = self._filters(arguments, chat)
         n_ctx, when_full = self.engine.context.n_ctx, arguments.get("when_full", "stop")
         seeds = [self._seeds.next(arguments.get("seed")) for _ in prompts]
 
@@ -529,17 +549,19 @@ class Llama(Session):
         return Prompt(tokens, prompt if isinstance(prompt, str) else text, pieces)
 
     def _filters(
-        self, arguments: Mapping[str, Any], structure: Structure | None = None
+        self, arguments: Mapping[str, Any], chat: Prepared | None = None
     ) -> Callable[[], TokenFilter | None]:
         """Makes what each text must follow."""
+        structure = None if chat is None else chat.structure
         strings = arguments.get("banned_strings")
         if strings:
             banned = BannedStrings(strings, self.model)
-            inner = self._filters({**arguments, "banned_strings": None}, structure)
+            inner = self._filters({**arguments, "banned_strings": None}, chat)
             return lambda: banned.filter(inner())
         wanted = _notations(arguments)
         if not wanted and structure is None:
-            return lambda: None
+            limit = None if chat is None else chat.limit
+            return (lambda: None) if limit is None else limit.filter
         if wanted and structure is not None:
             raise InvalidArgumentError(
                 f"{wanted[0]} cannot be given beside response_format or calls that are required"

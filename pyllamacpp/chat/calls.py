@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from .syntax import ToolSyntax
 
-_SPACE = " \t\r\n"
+SPACE = " \t\r\n"
 _ID_CHARACTERS = string.ascii_letters + string.digits
 # A key beside these makes an object without an opening an answer in JSON, not a call.
 _ARGUMENTS = ("arguments", "parameters")
@@ -23,6 +23,18 @@ _Reading: TypeAlias = Generator[None, None, "int | None"]
 def new_call_id() -> str:
     """Nine letters and digits: what Mistral's templates insist on."""
     return "".join(secrets.choice(_ID_CHARACTERS) for _ in range(9))
+
+
+def undecided(text: str, mark: str) -> int:
+    """Where space, a mark or the start of one at the end begins: all before is text."""
+    at = text.find(mark)
+    if at < 0:
+        at = len(text)
+        for n in range(min(len(mark) - 1, at), 0, -1):
+            if text.endswith(mark[:n]):
+                at -= n
+                break
+    return len(text[:at].rstrip(SPACE))
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,8 @@ class CallParser:
         if self._syntax.is_bare:
             yield from self._calls(0)
         while True:
-            self._pass_on(self._undecided())
-            at = len(self._buffer) - len(self._buffer.lstrip(_SPACE))
+            self._pass_on(undecided(self._buffer, self._syntax.opening))
+            at = len(self._buffer) - len(self._buffer.lstrip(SPACE))
             opening = self._syntax.opening
             if self._buffer.startswith(opening, at):
                 self._is_tagged = True
@@ -97,23 +109,11 @@ class CallParser:
                 if not (yield from self._calls(at)):
                     self._pass_on(at)
             elif self._ended:
-                if self._buffer.strip(_SPACE) or not self.n_calls:
+                if self._buffer.strip(SPACE) or not self.n_calls:
                     self._pass_on(len(self._buffer))
                 return
             else:
                 yield
-
-    def _undecided(self) -> int:
-        """Where space, an opening or the start of one begins: all before is text."""
-        opening = self._syntax.opening
-        at = self._buffer.find(opening)
-        if at < 0:
-            at = len(self._buffer)
-            for n in range(min(len(opening) - 1, at), 0, -1):
-                if self._buffer.endswith(opening[:n]):
-                    at -= n
-                    break
-        return len(self._buffer[:at].rstrip(_SPACE))
 
     def _pass_on(self, end: int) -> None:
         if end:
@@ -286,7 +286,7 @@ class CallParser:
         return True
 
     def _after_space(self, at: int) -> Generator[None, None, int]:
-        while (found := (yield from self._peek(at))) and found in _SPACE:
+        while (found := (yield from self._peek(at))) and found in SPACE:
             at += 1
         return at
 
@@ -320,7 +320,7 @@ class CallParser:
                 continue
             elif found in "}]":
                 depth -= 1
-            elif depth == 0 and (found in _SPACE or found == ","):
+            elif depth == 0 and (found in SPACE or found == ","):
                 depth = -1
             if depth < 0:  # what follows a number or a word
                 return at - 1 if at - 1 > begin else None

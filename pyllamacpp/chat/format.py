@@ -9,40 +9,51 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidArgumentError, UnsupportedError
 from ..log import logger
 from .named import CHATML, NAMED_FORMATS
+from .reasoning import OPENING, Reasoning, closed, is_open
 from .registry import ChatFormatter, ChatFormatterResponse, FormatterHandler, registered
 
 if TYPE_CHECKING:
     from .. import _core
     from .registry import StoppingCriterion
+    from .template import ChatTemplate
 
 FILE_TEMPLATES = "chat_template."  # what names of a file's own templates begin with
 _KEY = "tokenizer.chat_template"
 
-# Messages and tools (None: none) to text.
-Render = Callable[
-    [Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]] | None], ChatFormatterResponse
-]
+Messages = Sequence[Mapping[str, Any]]
+# Messages, tools (None: none) and further variables to text.
+Render = Callable[[Messages, Messages | None, Mapping[str, Any]], ChatFormatterResponse]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation as ids. stop and stopping_criteria: what ends the answer."""
+    """A conversation as ids.
+
+    stop and stopping_criteria: what ends the answer. is_open: the answer begins within a thought.
+    """
 
     tokens: list[int]
     stop: tuple[str, ...] = ()
     stopping_criteria: StoppingCriterion | None = None
+    is_open: bool = False
 
 
 class ChatFormat:
     """A model's way to write a conversation.
 
     stop: strings that end an answer, besides the tokens that end one by themselves.
+    template: what `render` renders; None: a function of the user's writes the text.
     """
 
     def __init__(
-        self, render: Render, tokenizer: _core.Tokenizer, stop: tuple[str, ...] = ()
+        self,
+        render: Render,
+        tokenizer: _core.Tokenizer,
+        stop: tuple[str, ...] = (),
+        template: ChatTemplate | None = None,
     ) -> None:
         self._render = render
+        self._template = template
         self.tokenizer = tokenizer
         self.stop = stop
 
@@ -84,9 +95,10 @@ class ChatFormat:
         """The format of a function that users wrote."""
 
         def render(
-            messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+            messages: Messages, tools: Messages | None, variables: Mapping[str, Any]
         ) -> ChatFormatterResponse:
-            response = formatter(messages=list(messages), **({"tools": tools} if tools else {}))
+            offered = {"tools": tools} if tools else {}
+            response = formatter(messages=list(messages), **offered, **variables)
             if not isinstance(response, ChatFormatterResponse):
                 raise InvalidArgumentError(
                     f"a chat formatter must return ChatFormatterResponse, found {response!r:.80}"
@@ -95,41 +107,61 @@ class ChatFormat:
 
         return ChatFormat(render, tokenizer)
 
-    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode(self, messages: Messages) -> list[int]:
         """The ids of `prompt`."""
         return self.prompt(messages).tokens
 
+    def variables(self, reasoning: Reasoning, bound: str = "") -> dict[str, Any]:
+        """What a request's reasoning is for this format; as `Reasoning.for_template`."""
+        if self._template is None:
+            return reasoning.for_formatter()
+        if reasoning == Reasoning(parts=reasoning.parts) and not bound:
+            return {}  # and the template need not be looked through
+        known, source = self._template.variables, self._template.source
+        return reasoning.for_template(known, thinks=OPENING in source, bound=bound)
+
     def text(
         self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        messages: Messages,
+        tools: Messages | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The conversation as text, special tokens of messages among those of the format."""
-        return self._render(messages, tools).prompt
+        return self._render(messages, tools, variables or {}).prompt
 
     def prompt(
         self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        messages: Messages,
+        tools: Messages | None = None,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        thinks: bool = True,
     ) -> Prompt:
         """The conversation up to where the answer begins.
 
-        Special tokens are those that the template writes. One that is spelled in a message or a
-        tool is text, so that nobody can begin a turn of another's; the assistant's own messages,
-        which templates take apart at such tokens, are left as they are. Otherwise the ids are those
-        of the rendered text as a whole.
+        Special tokens are those that the template writes. One that is spelled in a message, a tool
+        or a variable is text, so that nobody can begin a turn of another's; the assistant's own
+        messages, which templates take apart at such tokens, are left as they are. Otherwise the ids
+        are those of the rendered text as a whole.
 
-        tools: as OpenAI lays them out, for formats that offer them.
+        tools: as OpenAI lays them out, for formats that offer them. variables: of the template.
+        thinks: False: a thought that the template begins is closed.
         Raises as `ChatTemplate.render`, and what a user's formatter raises.
         """
+        given = variables or {}
         try:
-            mark = _unused_text((messages, tools))
+            mark = _unused_text((messages, tools, given))
             said = [self._marked_message(message, mark) for message in messages]
             offered = None if tools is None else [self._marked(tool, mark) for tool in tools]
+            given = self._marked(given, mark)
         except RecursionError:
             raise InvalidArgumentError("the messages or tools nest too deep") from None
-        response = self._render(said, offered)
-        ids = self.tokenizer.encode(_utf8(response.prompt), False, True, _utf8(mark))
+        response = self._render(said, offered, given)
+        text = response.prompt
+        opens = is_open(text)
+        if opens and not thinks:
+            text = closed(text)
+        ids = self.tokenizer.encode(_utf8(text), False, True, _utf8(mark))
         bos = self.tokenizer.bos
         # Most templates write the beginning-of-sequence token themselves.
         asks = self.tokenizer.add_bos and bos is not None and not response.added_special
@@ -137,7 +169,10 @@ class ChatFormat:
             ids = [bos, *ids]
         stop = response.stop or ()
         return Prompt(
-            ids, (stop,) if isinstance(stop, str) else tuple(stop), response.stopping_criteria
+            ids,
+            (stop,) if isinstance(stop, str) else tuple(stop),
+            response.stopping_criteria,
+            opens and thinks,
         )
 
     def _marked_message(self, message: Any, mark: str) -> Any:
@@ -171,11 +206,13 @@ def _of_template(source: str, tokenizer: _core.Tokenizer, stop: tuple[str, ...] 
     )
 
     def render(
-        messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+        messages: Messages, tools: Messages | None, variables: Mapping[str, Any]
     ) -> ChatFormatterResponse:
-        return ChatFormatterResponse(template.render(messages, tools=tools), stop)
+        return ChatFormatterResponse(
+            template.render(messages, tools=tools, variables=variables), stop
+        )
 
-    return ChatFormat(render, tokenizer, stop)
+    return ChatFormat(render, tokenizer, stop, template)
 
 
 def _unused_text(messages: object) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import InvalidArgumentError
 from . import history
 from .calls import CallParser
-from .format import FILE_TEMPLATES, ChatFormat
+from .format import FILE_TEMPLATES, ChatFormat, Prompt
+from .reasoning import CLOSING, OPENING, Reasoning, ThoughtLimit, ThoughtReader
 from .registry import FormatterHandler, LlamaChatCompletionHandler, registered
 from .structure import Structure, answer_schema, structure_of
 from .style import ToolStyle, find_style, takes_system
@@ -41,7 +42,8 @@ class Prepared:
 
     tokens: the prompt's ids. stop, stopping_criteria: what ends the answer, besides the caller's.
     structure: what the answer must be, None: anything. shown: control tokens whose text belongs
-    to the answer, since calls begin with them.
+    to the answer, since calls begin with them. parts_thoughts: what is thought comes apart from
+    the answer; starts_inside: the answer begins within it. limit: of its tokens, None: none.
     """
 
     tokens: list[int]
@@ -51,6 +53,13 @@ class Prepared:
     shown: tuple[int, ...]
     syntax: ToolSyntax
     tools: ToolUse | None
+    parts_thoughts: bool = False
+    starts_inside: bool = False
+    limit: ThoughtLimit | None = None
+
+    def new_thought_reader(self) -> ThoughtReader | None:
+        """Takes the thought off the start of one answer; None: it is left in the text."""
+        return ThoughtReader(starts_inside=self.starts_inside) if self.parts_thoughts else None
 
     def new_parser(self) -> CallParser | None:
         """Takes one answer apart; None: it can have no calls."""
@@ -91,12 +100,16 @@ class ChatHandler:
         function_call: object = None,
         response_format: object = None,
         parallel_tool_calls: object = True,
+        reasoning: Reasoning | None = None,
+        bound: str = "",
     ) -> Prepared:
         """The arguments of `create_chat_completion` in one form.
 
-        With tool_choice "none" no tools are offered. Raises InvalidArgumentError for what has not
-        the form that `llama_types` gives, and as `ChatFormat.prompt`.
+        With tool_choice "none" no tools are offered. bound: the argument besides these that says
+        how the whole answer is written; "": none. Raises InvalidArgumentError for what has not the
+        form that `llama_types` gives, and as `ChatFormat.variables` and `ChatFormat.prompt`.
         """
+        reasoning = reasoning or Reasoning()
         use = tool_use(tools, tool_choice, functions, function_call, parallel_tool_calls)
         schema = answer_schema(response_format)
         said = history.uniform(messages)
@@ -111,15 +124,36 @@ class ChatHandler:
                 if use is not None:
                     said = self._offered_in_words(said, use)
                 offered = None
-        prompt = self.format.prompt(said, offered)
+        structure = structure_of(use, schema, syntax, self._special_token)
+        if structure is not None:
+            bound = "response_format" if schema is not None else "calls that are required"
+        variables = self.format.variables(reasoning, bound)
+        thinks = reasoning.wanted is not False and not bound
+        prompt = self.format.prompt(said, offered, variables, thinks=thinks)
+        parts_thoughts = reasoning.parts and not bound
+        markers = [OPENING, CLOSING] if parts_thoughts else []
+        if use is not None:
+            markers += [syntax.opening, syntax.closing, "[ARGS]", "[CALL_ID]"]
         return Prepared(
             prompt.tokens,
             prompt.stop,
             prompt.stopping_criteria,
-            structure_of(use, schema, syntax, self._special_token),
-            () if use is None else self._shown(syntax),
+            structure,
+            self._shown(markers),
             syntax,
             use,
+            parts_thoughts,
+            prompt.is_open,
+            self._limit(reasoning, prompt, bound),
+        )
+
+    def _limit(self, reasoning: Reasoning, prompt: Prompt, bound: str) -> ThoughtLimit | None:
+        if reasoning.limit is None or bound:  # where there are no thoughts, they keep to any limit
+            return None
+        tokenizer = self.format.tokenizer
+        closing = tuple(tokenizer.encode(CLOSING.encode(), False, True))
+        return ThoughtLimit(
+            reasoning.limit, closing, lambda token: tokenizer.piece(token, True), prompt.is_open
         )
 
     def _offered_in_words(self, said: list[dict[str, Any]], use: ToolUse) -> list[dict[str, Any]]:
@@ -141,8 +175,7 @@ class ChatHandler:
         is_special = len(ids) == 1 and self.format.tokenizer.types(ids[0]) not in (_NORMAL, _BYTE)
         return ids[0] if is_special else None
 
-    def _shown(self, syntax: ToolSyntax) -> tuple[int, ...]:
-        markers = (syntax.opening, syntax.closing, "[ARGS]", "[CALL_ID]")
+    def _shown(self, markers: Sequence[str]) -> tuple[int, ...]:
         tokens = [self._special_token(marker) for marker in markers if marker]
         types = self.format.tokenizer.types
         return tuple(token for token in tokens if token is not None and types(token) == _CONTROL)

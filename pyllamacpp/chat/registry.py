@@ -33,7 +33,11 @@ class ChatFormatterResponse:
 
 
 class ChatFormatter(Protocol):
-    """Writes a conversation as text; `tools` is among kwargs where there are some."""
+    """Writes a conversation as text.
+
+    `tools` is among kwargs where there are some, as is what a request gives as
+    chat_template_kwargs and reasoning_effort (and then enable_thinking).
+    """
 
     def __call__(self, *, messages: list[Any], **kwargs: Any) -> ChatFormatterResponse:
         """The text of `messages`, up to where the answer begins."""
@@ -75,7 +79,8 @@ class Jinja2ChatFormatter:
         """The rendered text. Raises as `ChatTemplate.render`."""
         prompt = self._template.render(
             messages,
-            tools=kwargs.get("tools"),
+            tools=kwargs.pop("tools", None),
+            variables=kwargs,
             add_generation_prompt=self.add_generation_prompt,
         )
         stop_ids = self.stop_token_ids

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import jinja2
+import jinja2.meta
 
 from ..errors import FormatError, InvalidArgumentError, UnsupportedError
 from .sandbox import METER, Meter, Sandbox, metered
@@ -38,6 +40,7 @@ class ChatTemplate:
             raise FormatError(
                 f"the chat template has {len(source):,} characters, the most is {MOST_SOURCE:,}"
             )
+        self.source = source
         environment = Sandbox()
         environment.globals["raise_exception"] = _raise_exception
         self._variables = {"bos_token": bos, "eos_token": eos}
@@ -49,17 +52,24 @@ class ChatTemplate:
                 f"the chat template cannot be compiled: {_sentence(error)}"
             ) from error
 
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that it looks up: what it can be given, and what is there."""
+        return frozenset(jinja2.meta.find_undeclared_variables(Sandbox().parse(self.source)))
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
         add_generation_prompt: bool = True,
         now: datetime | None = None,
     ) -> str:
         """The prompt of a conversation, up to where the answer begins.
 
         tools: as OpenAI writes them, for templates that offer them; None: undefined there.
+        variables: further ones, by their names.
         now: the time that templates with a date write; None: this moment.
         Raises InvalidArgumentError when the template refuses the messages (an unknown role, say)
         and FormatError when the template itself fails, leaves its sandbox or goes on for too long.
@@ -68,15 +78,17 @@ class ChatTemplate:
         if not checked:
             raise InvalidArgumentError("messages must hold at least one message")
         offered = {} if tools is None else {"tools": list(tools)}
-        variables = {
+        given = dict(variables or {})
+        everything = {
             **self._variables,
+            **given,
             **offered,
             "messages": checked,
             "add_generation_prompt": add_generation_prompt,
             "strftime_now": (now or datetime.now()).strftime,
         }
         try:
-            return self._template.render({**variables, METER: Meter([checked, offered])})
+            return self._template.render({**everything, METER: Meter([checked, offered, given])})
         except _RefusalError as refusal:
             raise InvalidArgumentError(
                 f"the chat template refuses these messages: {_sentence(refusal)}"

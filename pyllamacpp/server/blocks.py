@@ -1,4 +1,4 @@
-"""An answer as blocks of text and of calls: what Anthropic's and OpenAI's newer form have."""
+"""An answer as blocks of thoughts, text and calls: Anthropic's form and OpenAI's newer one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 
 @dataclass
 class Block:
-    """A text, or with a name a call, whose text is its arguments. id: the call's."""
+    """A text, or with a name a call, whose text is its arguments. id: the call's.
+
+    is_thought: the text is what the model thought before its answer.
+    """
 
     text: str = ""
     id: str | None = None
     name: str | None = None
+    is_thought: bool = False
 
     @property
     def is_call(self) -> bool:
@@ -33,8 +37,13 @@ class Blocks:
         choice = chunk["choices"][0]
         self.finish_reason = choice["finish_reason"] or self.finish_reason
         delta = choice["delta"]
+        if delta.get("reasoning_content"):
+            is_new = not self.all
+            if is_new:
+                self.all.append(Block(is_thought=True))
+            yield self._grown(delta["reasoning_content"], is_new)
         if delta.get("content"):
-            is_new = not self.all or self.all[-1].is_call
+            is_new = not self.all or self.all[-1].is_call or self.all[-1].is_thought
             if is_new:
                 self.all.append(Block())
             yield self._grown(delta["content"], is_new)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..chat.reasoning import Reasoning
 from ..jobs import aresult
 from .blocks import Block, Blocks, text_of
 from .exchange import Exchange
@@ -16,6 +17,19 @@ from .failure import ApiError
 from .service import AnyJob, event, usage_of
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Thinking(BaseModel):
+    """Whether the model thinks before it answers. "adaptive": as its template has it.
+
+    budget_tokens: of type "enabled", so many tokens at most.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(None, ge=1, lt=1 << 31)
+    display: Literal["summarized"] | None = None
 
 
 class CountBody(BaseModel):
@@ -28,6 +42,7 @@ class CountBody(BaseModel):
     system: str | list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
+    thinking: Thinking | None = None
 
 
 class MessagesBody(CountBody):
@@ -40,6 +55,7 @@ class MessagesBody(CountBody):
     stop_sequences: list[str] | None = None
     stream: bool = False
     metadata: dict[str, Any] | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
 
 
 async def messages(exchange: Exchange, body: MessagesBody) -> None:
@@ -48,6 +64,9 @@ async def messages(exchange: Exchange, body: MessagesBody) -> None:
     limit = min(body.max_tokens, service.settings.max_tokens or body.max_tokens)
     arguments = {
         **_conversation(body),
+        "chat_template_kwargs": _variables(body.thinking),
+        "thinking_budget_tokens": _budget(body.thinking),
+        "reasoning_format": "deepseek",
         "max_tokens": limit,
         "temperature": body.temperature,
         "top_p": body.top_p,
@@ -77,7 +96,11 @@ async def count_tokens(exchange: Exchange, body: CountBody) -> None:
     """POST /v1/messages/count_tokens"""
     asked = _conversation(body)
     async with exchange.service.pool.use(body.model) as (llama, _):
-        prepared = await exchange.service.pool.in_thread(lambda: llama.chat().prepare(**asked))
+        prepared = await exchange.service.pool.in_thread(
+            lambda: llama.chat().prepare(
+                **asked, reasoning=Reasoning.of(chat_template_kwargs=_variables(body.thinking))
+            )
+        )
         await exchange.json({"input_tokens": len(prepared.tokens)})
 
 
@@ -100,12 +123,14 @@ async def _events(
             if is_new:
                 if n_open:
                     yield named("content_block_stop", index=n_open - 1)
-                empty = _content(Block("", block.id, block.name))
+                empty = _content(Block("", block.id, block.name, block.is_thought))
                 yield named("content_block_start", index=n_open, content_block=empty)
                 n_open += 1
             delta = {"type": "text_delta", "text": text}
             if block.is_call:
                 delta = {"type": "input_json_delta", "partial_json": text}
+            elif block.is_thought:
+                delta = {"type": "thinking_delta", "thinking": text}
             yield named("content_block_delta", index=n_open - 1, delta=delta)
     if n_open:
         yield named("content_block_stop", index=n_open - 1)
@@ -123,6 +148,8 @@ def _usage(job: AnyJob) -> dict[str, int]:
 
 
 def _content(block: Block) -> dict[str, Any]:
+    if block.is_thought:  # nobody has to prove that it is ours: the signature is empty
+        return {"type": "thinking", "thinking": block.text, "signature": ""}
     if not block.is_call:
         return {"type": "text", "text": block.text}
     try:
@@ -162,6 +189,23 @@ def _conversation(body: CountBody) -> dict[str, Any]:
     }
 
 
+def _variables(thinking: Thinking | None) -> dict[str, bool] | None:
+    """Of the template. Without `thinking` there are no thoughts, as Anthropic has it."""
+    if thinking is not None and thinking.type == "adaptive":
+        return None
+    return {"enable_thinking": thinking is not None and thinking.type == "enabled"}
+
+
+def _budget(thinking: Thinking | None) -> int | None:
+    if thinking is None or (thinking.type == "enabled") == (thinking.budget_tokens is not None):
+        return None if thinking is None else thinking.budget_tokens
+    raise ApiError(
+        400,
+        "thinking.budget_tokens is given with type 'enabled' and with no other",
+        param="thinking.budget_tokens",
+    )
+
+
 def _text(content: object, place: str) -> str:
     text = text_of(content, "text")
     if text is None:
@@ -177,12 +221,15 @@ def _said(message: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
         return [{"role": role, "content": content}]
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
         raise ApiError(400, f"{place}.content must be a string or a list of blocks", param=place)
-    texts, calls, results = [], [], []
+    texts, thoughts, calls, results = [], [], [], []
     for part in content:
         kind = part.get("type")
         if kind == "tool_use" and role == "assistant":
             function = {"name": part.get("name"), "arguments": part.get("input") or {}}
             calls.append({"id": part.get("id"), "type": "function", "function": function})
+        elif kind == "thinking" and role == "assistant":
+            thought = {"type": "text", "text": part.get("thinking")}
+            thoughts.append(_text([thought], f"{place}.content"))
         elif kind == "tool_result" and role == "user":
             text = _text(part.get("content", ""), f"{place}.content")
             results.append(
@@ -191,6 +238,8 @@ def _said(message: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
         else:
             texts.append(_text([part], f"{place}.content"))
     said: dict[str, Any] = {"role": role, "content": "".join(texts)}
+    if thoughts:
+        said["reasoning_content"] = "".join(thoughts)
     if calls:
         said |= {"content": said["content"] or None, "tool_calls": calls}
     return [*results, said] if texts or calls or not results else results

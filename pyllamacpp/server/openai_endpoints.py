@@ -9,6 +9,8 @@ from typing import Any
 import prometheus_client as prometheus
 
 from .. import __version__
+from ..chat.format import ChatFormat
+from ..chat.reasoning import Reasoning
 from ..jobs import aresult
 from .exchange import Exchange
 from .pool import Entry
@@ -195,11 +197,16 @@ async def _text(exchange: Exchange, body: DetokenizeBody, *, special: bool) -> s
 
 async def apply_template(exchange: Exchange, body: TemplateBody) -> None:
     """POST /apply-template"""
+    reasoning = Reasoning.of(
+        reasoning_effort=body.reasoning_effort, chat_template_kwargs=body.chat_template_kwargs
+    )
+
+    def text(chat: ChatFormat) -> str:
+        return chat.text(body.messages, body.tools, chat.variables(reasoning))
+
     async with exchange.service.pool.use(body.model) as (llama, _):
-        text = await exchange.service.pool.in_thread(
-            lambda: llama.chat().format.text(body.messages, body.tools)
-        )
-        await exchange.json({"prompt": text})
+        prompt = await exchange.service.pool.in_thread(lambda: text(llama.chat().format))
+        await exchange.json({"prompt": prompt})
 
 
 async def extras_tokenize(exchange: Exchange, body: InputBody) -> None:

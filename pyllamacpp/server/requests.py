@@ -10,6 +10,8 @@ Tokens = list[Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]]
 Prompts = str | Tokens | list[str] | list[Tokens]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+ServiceTier = Literal["auto", "default"]  # the one that there is
 
 
 class Body(BaseModel):
@@ -102,6 +104,11 @@ class ChatBody(Sampling):
     max_completion_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    service_tier: ServiceTier | None = None
+    reasoning_effort: Effort | None = None
+    reasoning_format: Literal["none", "deepseek", "auto"] = "auto"
+    thinking_budget_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class EmbeddingBody(Body):
@@ -132,6 +139,8 @@ class TemplateBody(Body):
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class InputBody(Body):

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..jobs import aresult
 from .blocks import Block, Blocks, text_of
 from .exchange import Exchange
 from .failure import ApiError
-from .requests import Body
+from .requests import Body, Effort, ServiceTier
 from .service import AnyJob, event, usage_of
+
+if TYPE_CHECKING:
+    from ..llama import Llama
+
+
+class ReasoningBody(BaseModel):
+    """How much the model thinks. There is no summary but the thought itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    effort: Effort | None = None
+    summary: Literal["auto"] | None = None
 
 
 class ResponsesBody(Body):
@@ -30,6 +42,9 @@ class ResponsesBody(Body):
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
     truncation: Literal["disabled"] | None = None
+    reasoning: ReasoningBody | None = None
+    thinking_budget_tokens: int | None = Field(None, ge=1, lt=1 << 31)
+    service_tier: ServiceTier | None = None
     stream: bool = False
 
 
@@ -44,6 +59,9 @@ async def responses(exchange: Exchange, body: ResponsesBody) -> None:
         "tool_choice": _choice(body.tool_choice),
         "parallel_tool_calls": body.parallel_tool_calls,
         "response_format": _format(body.text),
+        "reasoning_effort": None if body.reasoning is None else body.reasoning.effort,
+        "reasoning_format": "deepseek",
+        "thinking_budget_tokens": body.thinking_budget_tokens,
         "max_tokens": limit,
         "temperature": body.temperature,
         "top_p": body.top_p,
@@ -53,7 +71,7 @@ async def responses(exchange: Exchange, body: ResponsesBody) -> None:
     }
     async with service.gate.place(), service.pool.use(body.model) as (llama, name):
         job = await service.start(lambda: llama.start_chat_completion(**arguments, model=name))
-        answer = _Response(body, job, name)
+        answer = _Response(body, job, name, lambda text: _count(llama, text))
         if body.stream:
             await exchange.events(answer.events(exchange))
             return
@@ -63,10 +81,13 @@ async def responses(exchange: Exchange, body: ResponsesBody) -> None:
 
 
 class _Response:
-    """The response object of one request, and its events."""
+    """The response object of one request, and its events. count: the tokens of a text."""
 
-    def __init__(self, body: ResponsesBody, job: AnyJob, name: str) -> None:
+    def __init__(
+        self, body: ResponsesBody, job: AnyJob, name: str, count: Callable[[str], int]
+    ) -> None:
         self.blocks = Blocks()
+        self._count = count
         self._job = job
         self._id = uuid.uuid4().hex
         self._n_events = 0
@@ -86,6 +107,7 @@ class _Response:
             "text": body.text or {"format": {"type": "text"}},
             "max_output_tokens": body.max_output_tokens,
             "previous_response_id": None,
+            "reasoning": {"effort": body.reasoning and body.reasoning.effort, "summary": None},
             "store": False,
         }
 
@@ -93,6 +115,7 @@ class _Response:
         """The object of a whole answer."""
         is_cut = self.blocks.finish_reason == "length"
         usage = usage_of(self._job)
+        n_thought = sum(self._count(block.text) for block in self.blocks.all if block.is_thought)
         return {
             **self._shared,
             "status": "incomplete" if is_cut else "completed",
@@ -102,7 +125,7 @@ class _Response:
                 "input_tokens": usage["prompt_tokens"],
                 "input_tokens_details": {"cached_tokens": self._job.run.texts[0].stream.n_reused},
                 "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": n_thought},
                 "total_tokens": usage["total_tokens"],
             },
         }
@@ -117,7 +140,15 @@ class _Response:
                 "name": block.name,
                 "arguments": block.text,
             }
-        content = [] if status == "in_progress" else [_part(block.text)]
+        content = [] if status == "in_progress" else [_part(block)]
+        if block.is_thought:
+            return {
+                "id": f"rs_{i}_{self._id}",
+                "type": "reasoning",
+                "status": status,
+                "summary": [],
+                "content": content,
+            }
         return {
             "id": f"msg_{i}_{self._id}",
             "type": "message",
@@ -149,6 +180,8 @@ class _Response:
                 place = self._place(i, block)
                 if block.is_call:
                     yield self._event("function_call_arguments.delta", **place, delta=text)
+                elif block.is_thought:
+                    yield self._event("reasoning_text.delta", **place, delta=text)
                 else:
                     yield self._event("output_text.delta", **place, delta=text, logprobs=[])
         for line in self._end(len(blocks.all) - 1):
@@ -161,11 +194,12 @@ class _Response:
         return place if block.is_call else {**place, "content_index": 0}
 
     def _begin(self, i: int, block: Block) -> list[str]:
-        empty = self._item(i, Block("", block.id, block.name), "in_progress")
+        nothing = Block("", block.id, block.name, block.is_thought)
+        empty = self._item(i, nothing, "in_progress")
         lines = [self._event("output_item.added", output_index=i, item=empty)]
         if not block.is_call:
             place = self._place(i, block)
-            lines.append(self._event("content_part.added", **place, part=_part("")))
+            lines.append(self._event("content_part.added", **place, part=_part(nothing)))
         return lines
 
     def _end(self, i: int) -> list[str]:
@@ -177,16 +211,25 @@ class _Response:
             done = {"name": block.name, "arguments": block.text}
             lines = [self._event("function_call_arguments.done", **place, **done)]
         else:
-            lines = [
-                self._event("output_text.done", **place, text=block.text, logprobs=[]),
-                self._event("content_part.done", **place, part=_part(block.text)),
-            ]
+            if block.is_thought:
+                lines = [self._event("reasoning_text.done", **place, text=block.text)]
+            else:
+                lines = [self._event("output_text.done", **place, text=block.text, logprobs=[])]
+            lines.append(self._event("content_part.done", **place, part=_part(block)))
         item = self._item(i, block)
         return [*lines, self._event("output_item.done", output_index=i, item=item)]
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _count(llama: Llama, text: str) -> int:
+    """The tokens of a text within another; vocabularies may put a space before the first word."""
+    before = b"\n"
+    return len(llama.tokenize(before + text.encode(), False)) - len(llama.tokenize(before, False))
+
+
+def _part(block: Block) -> dict[str, Any]:
+    if block.is_thought:
+        return {"type": "reasoning_text", "text": block.text}
+    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -198,13 +241,26 @@ def _messages(body: ResponsesBody) -> list[dict[str, Any]]:
         said.append({"role": "system", "content": body.instructions})
     if isinstance(body.input, str):
         return [*said, {"role": "user", "content": body.input}]
+    thought: dict[str, str] = {}  # of the answer that follows it
     for i, item in enumerate(body.input):
+        if item.get("type") == "reasoning":
+            thought = {"reasoning_content": _thought(item, f"input.{i}")}
+            continue
         message = _message(item, f"input.{i}")
+        if message["role"] == "assistant":
+            message, thought = {**message, **thought}, {}
         if "tool_calls" in message and said and "tool_calls" in said[-1]:
             said[-1]["tool_calls"] += message["tool_calls"]
         else:
             said.append(message)
     return said
+
+
+def _thought(item: Mapping[str, Any], place: str) -> str:
+    text = text_of(item.get("content"), "reasoning_text")
+    if text is None:
+        raise ApiError(400, f"{place}: only reasoning of type reasoning_text is known", param=place)
+    return text
 
 
 def _message(item: Mapping[str, Any], place: str) -> dict[str, Any]:

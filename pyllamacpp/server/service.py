@@ -20,7 +20,7 @@ from .settings import Settings
 
 AnyJob = Job[Any, Any]
 _NOT_FOR_THE_MODEL = {"model", "user", "metadata", "store", "stream_options", "messages", "prompt"}
-_NOT_FOR_THE_MODEL |= {"max_completion_tokens", "max_tokens"}
+_NOT_FOR_THE_MODEL |= {"max_completion_tokens", "max_tokens", "service_tier"}
 
 
 class Service:

@@ -288,8 +288,9 @@ def test_other_templates_know_no_tools(source: str) -> None:
 
 
 def handler_of(source: str, tokenizer: _core.Tokenizer) -> ChatHandler:
-    def render(messages, tools):
-        return Jinja2ChatFormatter(source, "</s>", "<s>")(messages=messages, tools=tools)
+    def render(messages, tools, variables):
+        formatter = Jinja2ChatFormatter(source, "</s>", "<s>")
+        return formatter(messages=messages, tools=tools, **variables)
 
     return ChatHandler(ChatFormat(render, tokenizer))
 

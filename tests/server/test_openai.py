@@ -82,6 +82,21 @@ def test_sampling_that_openai_has_not(client) -> None:
         text(adaptive_target=2.0)
 
 
+def test_what_asks_for_nothing_special(client) -> None:
+    asked = {"model": "smollm2-135m", "messages": QUESTION, "max_tokens": 4, "seed": 1}
+    plain = client.chat.completions.create(**asked)
+    for more in ({"service_tier": "auto", "reasoning_effort": "none"}, {"service_tier": "default"}):
+        assert client.chat.completions.create(**asked, **more).choices == plain.choices
+    for more, sentence in (
+        ({"service_tier": "flex"}, "service_tier: Input should be 'auto' or 'default'"),
+        ({"reasoning_effort": "low"}, "reasoning_effort='low' is not supported: the model's chat"),
+        ({"reasoning_effort": "much"}, "reasoning_effort: Input should be 'none'"),
+    ):
+        with pytest.raises(openai.BadRequestError) as found:
+            client.chat.completions.create(**asked, **more)
+        assert sentence in found.value.body["message"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_that_must_be_called(client, city_schema, stream: bool) -> None:
     weather = {"name": "weather", "description": "The weather of a city."}

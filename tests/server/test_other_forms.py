@@ -75,6 +75,19 @@ def test_messages_and_their_stream_are_the_same(claude) -> None:
     assert (ended.stop_reason, ended.stop_sequence) == ("end_turn", None)
 
 
+def test_messages_that_ask_for_nothing_special(claude) -> None:
+    asked = {"model": MODEL, "max_tokens": 12, "extra_body": {"temperature": 0}}
+    asked["messages"] = [{"role": "user", "content": QUESTION}]
+    plain = claude.messages.create(**asked)
+    for more in (
+        {"thinking": {"type": "disabled"}, "service_tier": "auto"},
+        {"thinking": {"type": "adaptive"}, "service_tier": "standard_only"},
+    ):
+        assert claude.messages.create(**asked, **more).content == plain.content
+    with pytest.raises(anthropic.BadRequestError, match="thinking is not supported: the model's"):
+        claude.messages.create(**asked, thinking={"type": "enabled", "budget_tokens": 1024})
+
+
 def test_messages_use_tools(claude, city_schema) -> None:
     said = [{"role": "user", "content": QUESTION}]
     asked = {

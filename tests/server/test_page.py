@@ -238,6 +238,25 @@ ATTACK = """<script>document.title = "taken"</script>
 """
 
 
+def test_what_is_thought_is_folded(page: Page) -> None:
+    deltas = [{"reasoning_content": "Let me"}, {"reasoning_content": " see."}]
+    deltas += [{"content": "It is "}, {"content": "four."}]
+    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    events = [f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices]
+    bodies = fake_answer(page, "", "".join(events) + "data: [DONE]\n\n")
+    send(page, "Two and two?")
+    assert answered(page) == "It is four."
+    thought = page.locator("details.thought")
+    expect(thought.locator(".markdown")).to_be_hidden()
+    thought.locator("summary").click()
+    expect(thought.locator(".markdown")).to_have_text("Let me see.")
+    send(page, "Sure?")
+    answered(page, 2)
+    # As models write it, and their templates take it apart.
+    kept = "<think>\nLet me see.\n</think>\n\nIt is four."
+    assert bodies[1]["messages"][1]["content"] == kept
+
+
 def test_a_text_never_becomes_markup(page: Page) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))

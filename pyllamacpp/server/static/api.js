@@ -76,6 +76,7 @@ export async function streamChat(body, signal, onText) {
   });
   const found = { usage: null, reason: null };
   let isDone = false;
+  let thinks = false;
   try {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") {
@@ -87,7 +88,11 @@ export async function streamChat(body, signal, onText) {
       const choice = chunk.choices[0];
       found.usage = chunk.usage ?? found.usage;
       found.reason = choice?.finish_reason ?? found.reason;
-      if (choice?.delta.content) onText(choice.delta.content);
+      const { reasoning_content: thought, content } = choice?.delta ?? {};
+      // What the model thinks is kept in its answer, as models write it.
+      if (thought) onText(thinks ? thought : `<think>\n${thought}`);
+      if (content) onText(thinks ? `\n</think>\n\n${content}` : content);
+      thinks = Boolean(thought) || (thinks && !content);
     }
   } catch (error) {
     if (error.name === "AbortError" || error instanceof ServerError) throw error;
