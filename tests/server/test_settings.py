@@ -2,14 +2,19 @@
 
 import importlib.util
 import json
+import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from pyllamacpp import InvalidArgumentError
+from pyllamacpp import InvalidArgumentError, Llama
 from pyllamacpp.errors import UnsupportedError
 from pyllamacpp.server import require_packages
 from pyllamacpp.server.settings import as_toml, read_settings
+
+sys.path.append(str(Path(__file__).parents[1] / "oracle"))
+from tiny_model import TinyModel
 
 
 def test_flags_then_the_environment_then_the_file(tmp_path) -> None:
@@ -91,3 +96,18 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch) -> None:
     )
     with pytest.raises(UnsupportedError, match=r"needs uvicorn: run pip install '\.\[server\]'"):
         require_packages()
+
+
+def test_the_context_unless_given(start_server, default_model: Path, tmp_path: Path) -> None:
+    """As docs/server.md has it: the server asks the file, the class keeps its peer's default."""
+    short = TinyModel(n_ctx=200).write(tmp_path / "short.gguf")
+    for model, of_file, of_server in ((default_model, 8192, 4096), (short, 200, 200)):
+        with (
+            start_server("-m", str(model)) as (address, _),
+            urllib.request.urlopen(f"{address}/props") as answer,
+        ):
+            assert json.load(answer)["n_ctx"] == of_server
+        with Llama(str(model), verbose=False) as llm:
+            assert llm.n_ctx() == 512
+        with Llama(str(model), n_ctx=0, verbose=False) as llm:
+            assert llm.n_ctx() == of_file
