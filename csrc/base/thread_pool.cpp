@@ -26,13 +26,20 @@ inline void pause() {
 
 // About 50 microseconds: longer than the gaps inside a forward pass, shorter than a time slice.
 constexpr int kSpins = 1500;
+// Then a thread lets others run, for some 10 milliseconds if there are none. Who is waited for has
+// lost its core to somebody: asleep meanwhile, this thread would often be woken onto that same
+// core.
+constexpr int kYields = 20000;
 
 // Returns when `value` is no longer `old`.
 template <class T>
 void wait_change(const std::atomic<T>& value, T old) {
-  for (int i = 0; i < kSpins; ++i) {
+  for (int i = 0; i < kSpins + kYields; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
-    pause();
+    if (i < kSpins)
+      pause();
+    else
+      std::this_thread::yield();
   }
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }

@@ -1,6 +1,6 @@
-// A fixed set of threads that run one task together. Threads spin briefly for the next task and
-// then sleep, so that the regions of one forward pass start within a microsecond and an idle pool
-// costs nothing.
+// A fixed set of threads that run one task together. Threads spin briefly for the next task, then
+// yield to others for a while and then sleep, so that the regions of one forward pass start within
+// a microsecond, a busy machine slows it by its share, and an idle pool costs nothing.
 #pragma once
 
 #include <atomic>
