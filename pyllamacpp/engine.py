@@ -404,6 +404,8 @@ class Engine:
             return True
         for stream, steps in zip(batch, found, strict=True):
             self._deliver(stream, steps)
+        for stream in batch:  # once all are there: who is told takes time from the rest
+            stream.tell()
         return True
 
     def _deliver(self, stream: Stream, steps: _core.GenerationSteps) -> None:

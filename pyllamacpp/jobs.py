@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Generic, TypeVar, cast
+from typing import ClassVar, Generic, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from .completion import Completion, CompletionChunk, Run
 
@@ -134,17 +136,36 @@ async def aiterate(items: Iterator[_T]) -> AsyncIterator[_T]:
         yield cast("_T", item)
 
 
+class _Bell:
+    """Sets events of a loop from another thread. Waking the loop costs, so one ring is for all."""
+
+    of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Bell]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._due: deque[asyncio.Event] = deque()
+        self._is_ringing = False
+
+    def ring(self, loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+        """Has an event of the loop set soon; any thread may call it."""
+        self._due.append(event)
+        if not self._is_ringing:
+            self._is_ringing = True
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(self._set_all)
+
+    def _set_all(self) -> None:
+        self._is_ringing = False  # first: what is due from now on rings again
+        while self._due:
+            self._due.popleft().set()
+
+
 class _Arrivals:
     """Tells a task that a run, evaluated by the engine's own thread, has something to take."""
 
     def __init__(self, run: Run) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-        run.listen(self._tell)
-
-    def _tell(self) -> None:
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._event.set)
+        loop, self._event = asyncio.get_running_loop(), asyncio.Event()
+        bell = _Bell.of_loops.setdefault(loop, _Bell())
+        run.listen(lambda: bell.ring(loop, self._event))
 
     async def next(self) -> None:
         await self._event.wait()

@@ -204,7 +204,7 @@ class Stream(Iterator[Step]):
         report(len(self.prompt) - n_pending, len(self.prompt))
 
     def add(self, found: _core.GenerationSteps) -> None:
-        """Takes in steps that were made.
+        """Takes in steps that were made; whoever calls it must `tell`.
 
         Raises ContextFullError where the text has filled the context and that is an error.
         """
@@ -227,8 +227,6 @@ class Stream(Iterator[Step]):
             if reason is not None:
                 self.finish_reason = reason
                 self.is_finished = True
-        if found:
-            self.tell()
 
     def sample_if_ready(self) -> _core.GenerationSteps:
         """The token that only Python can sample, none while the prompt is not through.
