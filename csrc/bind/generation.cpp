@@ -105,7 +105,7 @@ py::list sample(PyGeneration& g, const std::optional<Floats>& logits,
   return step_list(steps);
 }
 
-py::array_t<float> logits(PyGeneration& g) {
+py::array_t<float> next_logits(PyGeneration& g) {
   return g.context->exclusive([&] {
     const std::span<const float> row = g.generation.logits();
     const py::gil_scoped_acquire gil;
@@ -149,7 +149,7 @@ void register_generation(py::module_& m) {
              GenerationStep step = g.context->exclusive([&] { return g.generation.next(); });
              return py::make_tuple(to_str(step.text), step.token, reason_name(step.finish_reason));
            })
-      .def("logits", &logits, "float32 [n_vocab] that the next token is sampled from; a copy.")
+      .def("logits", &next_logits, "float32 [n_vocab] that the next token is sampled from; a copy.")
       .def("sample", &sample, py::arg("logits") = py::none(), py::arg("allowed") = py::none(),
            "The steps that the last evaluation allows, from other logits (float32 [n_vocab]) or of "
            "allowed tokens only (uint32 [ceil(n_vocab / 32)], bit i % 32 of word i / 32).")

@@ -18,6 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.system)
+    # The longest file first: with a file a worker, one would wait for the other's at the end.
+    items.sort(key=lambda item: item.path.name != "test_asan.py")
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,27 @@ def build(run: Run) -> Callable[..., Path]:
         return ROOT / "build" / preset
 
     return build
+
+
+@pytest.fixture(scope="session")
+def install(run: Run) -> Callable[[str, Path], Path]:
+    """Installs the package as a CMake preset builds it in a folder; its native tests are built."""
+
+    def install(preset: str, folder: Path) -> Path:
+        options = [
+            f"build-dir={ROOT / 'build' / preset}",
+            f"cmake.args=--preset={preset}",
+            "cmake.build-type=RelWithDebInfo",
+            "cmake.define.PYLLAMACPP_PYTHON=ON",
+            "install.strip=false",
+        ]
+        arguments = [f"--config-settings={option}" for option in options]
+        run(
+            sys.executable, "-m", "pip", "install", ".", "--no-deps", "--target", folder, *arguments
+        )
+        return folder
+
+    return install
 
 
 @pytest.fixture(scope="session")

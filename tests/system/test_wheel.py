@@ -1,5 +1,6 @@
 """The wheel as users get it: complete, lean, for every CPU, without foreign libraries."""
 
+import json
 import os
 import re
 import sys
@@ -21,8 +22,9 @@ TIER_NAME = r"_Z(?:T[VIST]|G[VR]|Z)*N[KVrRO]*10pyllamacpp3cpu{length}{tier}\w*"
 def wheel(run, tmp_path_factory) -> zipfile.Path:
     """Built once, every warning an error, and unpacked."""
     out = tmp_path_factory.mktemp("wheel")
-    # gcc 12 warns of its own AVX-512 header (its bug 105593).
-    flags = "-Werror -Wno-error=uninitialized -Wno-error=maybe-uninitialized"
+    presets = json.loads((ROOT / "CMakePresets.json").read_text("utf-8"))["configurePresets"]
+    release = next(preset for preset in presets if preset["name"] == "release")
+    flags = release["cacheVariables"]["CMAKE_CXX_FLAGS"]
     arguments = ("--no-deps", f"--config-settings=build-dir={BUILD}", "--wheel-dir", out)
     run(sys.executable, "-m", "pip", "wheel", ".", *arguments, CXXFLAGS=flags)
     (path,) = out.glob("*.whl")
