@@ -198,10 +198,9 @@ class Pyllamacpp(Engine):
 
         at_most = bench.Limits(**limits)
         work = bench.work_of(self.model, kv, kv)
-        window = self.model.config.window
         if test == "pp":
-            return n / work.prompt_seconds(at_most, n, depth, window)
-        return at_most.read_bytes / work.token_bytes(n, depth, window)
+            return n / at_most.prompt_seconds(work, n, depth)
+        return at_most.read_bytes / work.token_bytes(n, depth)
 
 
 class LlamaCppPython(Engine):

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -18,20 +17,6 @@ namespace {
 std::optional<double> rate(int32_t n, double seconds) {
   if (n <= 0 || !(seconds > 0)) return std::nullopt;
   return n / seconds;
-}
-
-std::optional<double> prompt_rate(const Answer& a) {
-  return rate(a.n_prompt - a.n_reused, a.prompt_seconds);
-}
-
-std::optional<double> decode_rate(const Answer& a) {
-  return rate(a.n_tokens - 1, a.decode_seconds);
-}
-
-std::string in_sentence(std::optional<double> rate) {
-  char text[48] = "";
-  if (rate) std::snprintf(text, sizeof text, ", %.1f tokens/s", *rate);
-  return text;
 }
 
 std::string in_json(std::optional<double> rate) {
@@ -55,12 +40,11 @@ const char* finish_reason(Answer::End end) {
 
 }  // namespace
 
-std::string Answer::speed() const {
-  std::string text = "prompt " + std::to_string(n_prompt) + " tokens";
-  if (n_reused > 0) text += ", " + std::to_string(n_reused) + " of them from the cache";
-  return text + in_sentence(prompt_rate(*this)) + "; answer " + std::to_string(n_tokens) +
-         " tokens" + in_sentence(decode_rate(*this));
+std::optional<double> Answer::prompt_rate() const {
+  return rate(n_prompt - n_reused, prompt_seconds);
 }
+
+std::optional<double> Answer::decode_rate() const { return rate(n_tokens - 1, decode_seconds); }
 
 std::string Answer::json() const {
   std::string object = "{";
@@ -77,8 +61,8 @@ std::string Answer::json() const {
   add("completion_tokens", std::to_string(n_tokens));
   add("dropped_messages", std::to_string(n_dropped));
   add("context_shifts", std::to_string(n_shifts));
-  add("prompt_tokens_per_s", in_json(prompt_rate(*this)));
-  add("completion_tokens_per_s", in_json(decode_rate(*this)));
+  add("prompt_tokens_per_s", in_json(prompt_rate()));
+  add("completion_tokens_per_s", in_json(decode_rate()));
   object += '}';
   return object;
 }

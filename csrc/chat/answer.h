@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,9 @@ struct Answer {
   double prompt_seconds = 0;  // until the first token
   double decode_seconds = 0;  // from there to the last
 
-  // Counts and tokens per second, as a sentence.
-  std::string speed() const;
+  // Tokens per second of the prompt's new part and of the answer; nothing: too few to tell.
+  std::optional<double> prompt_rate() const;
+  std::optional<double> decode_rate() const;
   // All of it as an object of JSON on one line, as `pyllamacpp chat --json` writes it.
   std::string json() const;
 };

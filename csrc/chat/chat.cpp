@@ -78,7 +78,7 @@ bool Chat::ask(const std::string& question, bool instead) {
   if (stopped) screen.notice("stopped; what was said so far stays in the conversation");
   const std::string cut = cut_sentence(*answer, conversation.n_ctx());
   if (!cut.empty()) screen.notice(cut);
-  if (wants_stats) screen.notice(answer->speed());
+  if (wants_stats) screen.notice(speed.sentence(*answer, conversation.context()));
   keep_last();
   return !stopped;
 }

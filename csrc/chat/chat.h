@@ -7,6 +7,7 @@
 #include "chat/conversation.h"
 #include "chat/options.h"
 #include "chat/screen.h"
+#include "chat/speed.h"
 #include "chat/store.h"
 
 namespace pyllamacpp {
@@ -18,6 +19,7 @@ struct Chat {
   Options options;                         // the model is the one in use
   bool wants_stats = false;                // after each answer
   std::vector<std::string> attached = {};  // texts that go before the next question
+  Speed speed = {};
   bool leaves = false;
   bool keeps_last = true;
 

@@ -129,7 +129,7 @@ void model(Chat& chat, const string& argument) {
 void stats(Chat& chat, const string&) {
   if (!chat.conversation.last())
     fail(ErrorKind::invalid_argument, "there is no answer to measure yet");
-  chat.screen.notice(chat.conversation.last()->speed());
+  chat.screen.notice(chat.speed.sentence(*chat.conversation.last(), chat.conversation.context()));
 }
 
 void tokens(Chat& chat, const string& argument) {
@@ -159,7 +159,7 @@ constexpr Command kCommands[] = {
     {"/read", "FILE", "put a text file before the next question", read},
     {"/set", "[NAME VALUE]", "show or change how answers are made", set},
     {"/model", "[FILE]", "show or change the model", model},
-    {"/stats", "", "speed of the last answer", stats},
+    {"/stats", "", "speed of the last answer, and its share of the machine's limit", stats},
     {"/tokens", "[TEXT]", "tokens of the conversation, or of a text", tokens},
     {"/exit", "", "leave", leave},
 };

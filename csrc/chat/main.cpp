@@ -12,6 +12,7 @@
 #include "chat/loading.h"
 #include "chat/options.h"
 #include "chat/screen.h"
+#include "chat/speed.h"
 
 #if defined(_WIN32)
 #define NOMINMAX
@@ -29,7 +30,7 @@ int complete(Context& context, const Options& options, const GenerationParams& p
       context, context.model().tokenizer().encode(*options.prompt, true, false), params, screen);
   screen.end_answer(&answer);
   if (answer.end == Answer::End::context_full) screen.notice("the context is full");
-  if (options.wants_stats) screen.notice(answer.speed());
+  if (options.wants_stats) screen.notice(Speed().sentence(answer, context));
   return answer.end == Answer::End::interrupted ? 130 : 0;
 }
 

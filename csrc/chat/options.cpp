@@ -29,7 +29,8 @@ Chats with a model in the terminal or, with -p, completes one text. Runs without
       --when-full X    a full context ends the answer (stop, the default), drops what is
                        oldest (shift), or is an error (error)
       --resume NAME    go on with a saved conversation; last: the last one
-      --stats          say after each answer how fast it was
+      --stats          say after each answer how fast it was, and what share of this
+                       machine's limit that is
       --json           write each answer as an object of JSON on a line of its own: "text",
                        "finish_reason" ("stop", "length" or "interrupted"), counts of
                        tokens and tokens per second

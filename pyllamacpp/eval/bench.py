@@ -1,18 +1,12 @@
 """Speed of a model on this machine, held against what the machine can do.
 
 Limits are measured in the same run, before and after each test: reading memory in order, and the
-arithmetic of the tier in use (int8, and float32 for float weights).
-
-A prompt's limit is its arithmetic: matrix products, two operations per weight and token, the
-output matrix for the last token alone; and attention, in float32, four operations per value of a
-head and key that a token sees. All else comes on top. A generated token's limit is what must be
-read: every matrix once, the norms, one row of the embedding, and the keys and values of the
-tokens before it.
+arithmetic of the tier in use (int8, and float32 for float weights). What is held against them is
+the work of a token, `_core.Work`.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import _core
+from .._core import Work, work_of
 from ..errors import InvalidArgumentError
-
-_FLOAT_TYPES = ("f32", "f16", "bf16")
-# Bytes per value of the KV cache.
-_KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
 
 @dataclass(frozen=True)
@@ -44,44 +35,10 @@ class Limits:
             max(self.float_ops, other.float_ops),
         )
 
-
-@dataclass(frozen=True)
-class Work:
-    """What one token costs: operations of matrix products by kind of weight, bytes read.
-
-    head_*: of the output matrix alone, which a prompt needs once. kv_bytes, attention_ops: per key
-    that the token sees.
-    """
-
-    int8_ops: float
-    float_ops: float
-    head_int8_ops: float
-    head_float_ops: float
-    weight_bytes: float
-    kv_bytes: float
-    attention_ops: float
-
-    def prompt_ops(self, n: int, depth: int, window: int) -> tuple[float, float]:
-        """int8 and float32 operations per token of a prompt of n after `depth` others."""
-        # The output matrix is needed for one token of n.
-        int8_ops = self.int8_ops - self.head_int8_ops * (1 - 1 / n)
-        attention_ops = self.attention_ops * _mean_keys(n, depth + 1, window)
-        float_ops = self.float_ops - self.head_float_ops * (1 - 1 / n) + attention_ops
-        return int8_ops, float_ops
-
-    def prompt_seconds(self, limits: Limits, n: int, depth: int, window: int) -> float:
-        """What n tokens of a prompt take at the machine's limits."""
-        int8_ops, float_ops = self.prompt_ops(n, depth, window)
-        return n * (int8_ops / limits.int8_ops + float_ops / limits.float_ops)
-
-    def token_bytes(self, n: int, depth: int, window: int) -> float:
-        """Bytes read per token of n that are generated after `depth` others."""
-        return self.weight_bytes + self.kv_bytes * _mean_keys(n, depth, window)
-
-
-def _mean_keys(n: int, first: int, window: int) -> float:
-    """Keys that each of n tokens sees, the first one `first`, a sliding window (0: none) given."""
-    return sum(min(first + i, window or first + i) for i in range(n)) / n
+    def prompt_seconds(self, work: Work, n: int, depth: int) -> float:
+        """What n tokens of a prompt take at these limits, after `depth` others."""
+        int8_ops, float_ops = work.prompt_ops(n, depth)
+        return n * (int8_ops / self.int8_ops + float_ops / self.float_ops)
 
 
 @dataclass(frozen=True)
@@ -118,35 +75,6 @@ def measure_limits(probe: _core.CpuLimitProbe) -> Limits:
     """What the machine can do now."""
     limits = probe.measure()
     return Limits(limits.bytes_per_second, limits.int_ops_per_second, limits.float_ops_per_second)
-
-
-def work_of(model: _core.Model, type_k: str, type_v: str) -> Work:
-    """What a token costs, from the tensors of the file."""
-    config = model.config
-    tensors = {tensor.name: tensor for tensor in model.tensors}
-    head = "output.weight" if "output.weight" in tensors else "token_embd.weight"
-    ops = {True: 0.0, False: 0.0}  # by "is a float type"
-    n_bytes = 0.0
-    for name, tensor in tensors.items():
-        if name == "token_embd.weight":
-            n_bytes += tensor.n_bytes / tensor.shape[1]  # one row
-        if name == "token_embd.weight" and head != name:
-            continue
-        n_bytes += tensor.n_bytes
-        if len(tensor.shape) > 1:
-            ops[tensor.dtype in _FLOAT_TYPES] += 2.0 * math.prod(tensor.shape)
-    head_ops = 2.0 * math.prod(tensors[head].shape)
-    float_head = tensors[head].dtype in _FLOAT_TYPES
-    kv_values = config.n_layers * config.n_kv_heads * config.head_dim
-    return Work(
-        int8_ops=ops[False],
-        float_ops=ops[True],
-        head_int8_ops=0.0 if float_head else head_ops,
-        head_float_ops=head_ops if float_head else 0.0,
-        weight_bytes=n_bytes,
-        kv_bytes=kv_values * (_KV_BYTES[type_k] + _KV_BYTES[type_v]),
-        attention_ops=4.0 * config.n_layers * config.n_heads * config.head_dim,
-    )
 
 
 class Bench:
@@ -194,9 +122,8 @@ class Bench:
             return time.perf_counter() - start
 
         seconds, limits = self._measure(once, n_reps)
-        window = self.model.config.window
-        ops = sum(self.work.prompt_ops(n, depth, window))
-        limit_seconds = self.work.prompt_seconds(limits, n, depth, window) / n
+        ops = sum(self.work.prompt_ops(n, depth))
+        limit_seconds = limits.prompt_seconds(self.work, n, depth) / n
         return self._result(_name("pp", n, depth), n, seconds, ops, limit_seconds, limits)
 
     def generate(self, n: int, depth: int = 0, n_reps: int = 5) -> Result:
@@ -219,7 +146,7 @@ class Bench:
             return time.perf_counter() - start
 
         seconds, limits = self._measure(once, n_reps)
-        n_bytes = self.work.token_bytes(n, depth, self.model.config.window)
+        n_bytes = self.work.token_bytes(n, depth)
         limit_seconds = n_bytes / limits.read_bytes
         return self._result(_name("tg", n, depth), n, seconds, n_bytes, limit_seconds, limits)
 

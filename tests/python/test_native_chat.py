@@ -107,8 +107,9 @@ def test_questions_and_commands(start: Start, data: Path, tmp_path: Path) -> Non
     send(chat, "/regen", "is Paris")
     send(chat, f"/edit {ITALY}", "is Rome")
     send(chat, "/edit", "/edit TEXT")
-    cached = r"prompt \d+ tokens, \d+ of them from the cache, [\d.]+ tokens/s"
-    send(chat, "/stats", cached + r"; answer \d+ tokens, [\d.]+ tokens/s")
+    rate = r", [\d.]+ tokens/s \(\d+% of the machine's limit\)"
+    cached = r"prompt \d+ tokens, \d+ of them from the cache" + rate
+    send(chat, "/stats", cached + r"; answer \d+ tokens" + rate)
     send(chat, "/save trip", "saved as trip")
     send(chat, "/save last", "last is where each chat is kept by itself")
     send(chat, "/export", "/export FILE.md")

@@ -10,7 +10,7 @@ from ..options import EngineOptions
 from .conversation import Answer
 
 if TYPE_CHECKING:
-    from ...eval.bench import Limits, Work
+    from ...eval.bench import Limits
 
 
 def rates(answer: Answer) -> tuple[float | None, float | None]:
@@ -27,34 +27,33 @@ class Speed:
     def __init__(self, engine: Engine, options: EngineOptions) -> None:
         self._engine = engine
         self._options = options
-        self._known: tuple[Limits, Work] | None = None
+        self._known: tuple[Limits, _core.Work] | None = None
 
     def sentence(self, answer: Answer) -> str:
         """Tokens, tokens per second and shares of the limits, on one line."""
         prompt, decode = rates(answer)
         limits, work = self._measured()
-        window = self._engine.model.config.window
         cached = f", {answer.n_reused} of them from the cache" if answer.n_reused else ""
         parts = [f"prompt {answer.n_prompt} tokens{cached}"]
         if prompt is not None:
             n_new = answer.n_prompt - answer.n_reused
-            seconds = work.prompt_seconds(limits, n_new, answer.n_reused, window)
+            seconds = limits.prompt_seconds(work, n_new, answer.n_reused)
             share = seconds / answer.prompt_seconds
             parts[0] += f", {prompt:.1f} tokens/s ({share:.0%} of the machine's limit)"
         parts.append(f"answer {answer.n_tokens} tokens")
         if decode is not None:
-            n_bytes = work.token_bytes(answer.n_tokens - 1, answer.n_prompt, window)
+            n_bytes = work.token_bytes(answer.n_tokens - 1, answer.n_prompt)
             share = n_bytes * decode / limits.read_bytes
             parts[1] += f", {decode:.1f} tokens/s ({share:.0%} of the machine's limit)"
         return "; ".join(parts)
 
-    def _measured(self) -> tuple[Limits, Work]:
+    def _measured(self) -> tuple[Limits, _core.Work]:
         if self._known is None:
             # numpy comes with it.
-            from ...eval.bench import measure_limits, probe_bytes, work_of
+            from ...eval.bench import measure_limits, probe_bytes
 
             n_threads = self._engine.context.n_threads
             probe = _core.CpuLimitProbe(n_threads, probe_bytes())
-            work = work_of(self._engine.model, self._options.type_k, self._options.type_v)
+            work = _core.work_of(self._engine.model, self._options.type_k, self._options.type_v)
             self._known = measure_limits(probe), work
         return self._known
