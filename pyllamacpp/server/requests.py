@@ -15,7 +15,10 @@ ServiceTier = Literal["auto", "default"]  # the one that there is
 
 
 class Body(BaseModel):
-    """Of every request. Metadata about users is accepted and not kept."""
+    """Of every request. Metadata about users is accepted and not kept.
+
+    prompt_cache_key: what has begun alike is shared whatever it is.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -23,6 +26,8 @@ class Body(BaseModel):
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -39,6 +44,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     include_usage: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 class Sampling(Body):
@@ -105,6 +111,8 @@ class ChatBody(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     service_tier: ServiceTier | None = None
+    modalities: list[Literal["text"]] | None = None
+    verbosity: Literal["medium"] | None = None
     reasoning_effort: Effort | None = None
     reasoning_format: Literal["none", "deepseek", "auto"] = "auto"
     thinking_budget_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None

@@ -29,6 +29,15 @@ class ReasoningBody(BaseModel):
     summary: Literal["auto"] | None = None
 
 
+class TextBody(BaseModel):
+    """The form of the answer: OpenAI's format; verbosity is as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: dict[str, Any] | None = None
+    verbosity: Literal["medium"] | None = None
+
+
 class ResponsesBody(Body):
     """POST /v1/responses."""
 
@@ -37,7 +46,7 @@ class ResponsesBody(Body):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool = True
-    text: dict[str, Any] | None = None
+    text: TextBody | None = None
     max_output_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
@@ -45,6 +54,8 @@ class ResponsesBody(Body):
     reasoning: ReasoningBody | None = None
     thinking_budget_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     service_tier: ServiceTier | None = None
+    include: list[str] | None = Field(None, max_length=0)
+    background: Literal[False] | None = None
     stream: bool = False
 
 
@@ -104,7 +115,7 @@ class _Response:
             "top_p": body.top_p,
             "tool_choice": body.tool_choice or "auto",
             "tools": body.tools or [],
-            "text": body.text or {"format": {"type": "text"}},
+            "text": {"format": (body.text and body.text.format) or {"type": "text"}},
             "max_output_tokens": body.max_output_tokens,
             "previous_response_id": None,
             "reasoning": {"effort": body.reasoning and body.reasoning.effort, "summary": None},
@@ -293,10 +304,8 @@ def _choice(choice: str | Mapping[str, Any] | None) -> object:
     return choice
 
 
-def _format(text: Mapping[str, Any] | None) -> object:
-    if text is None or text.get("format") is None:
-        return None
-    wanted = text["format"]
-    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
+def _format(text: TextBody | None) -> object:
+    wanted = None if text is None else text.format
+    if wanted is not None and wanted.get("type") == "json_schema":
         return {"type": "json_schema", "json_schema": {"schema": wanted.get("schema")}}
     return wanted

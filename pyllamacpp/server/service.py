@@ -15,12 +15,13 @@ from ..jobs import Job, achunks
 from .exchange import Exchange, Gate, Keys
 from .failure import ApiError
 from .pool import ModelPool
-from .requests import ChatBody, CompletionBody, Sampling
+from .requests import Body, ChatBody, CompletionBody, Sampling
 from .settings import Settings
 
 AnyJob = Job[Any, Any]
-_NOT_FOR_THE_MODEL = {"model", "user", "metadata", "store", "stream_options", "messages", "prompt"}
-_NOT_FOR_THE_MODEL |= {"max_completion_tokens", "max_tokens", "service_tier"}
+_NOT_FOR_THE_MODEL = {*Body.model_fields, "stream_options", "messages", "prompt"}
+_NOT_FOR_THE_MODEL |= {"max_completion_tokens", "max_tokens"}
+_NOT_FOR_THE_MODEL |= {"service_tier", "modalities", "verbosity"}  # at the only value there is
 
 
 class Service:

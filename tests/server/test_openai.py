@@ -85,12 +85,17 @@ def test_sampling_that_openai_has_not(client) -> None:
 def test_what_asks_for_nothing_special(client) -> None:
     asked = {"model": "smollm2-135m", "messages": QUESTION, "max_tokens": 4, "seed": 1}
     plain = client.chat.completions.create(**asked)
-    for more in ({"service_tier": "auto", "reasoning_effort": "none"}, {"service_tier": "default"}):
+    for more in (
+        {"service_tier": "auto", "reasoning_effort": "none", "verbosity": "medium"},
+        {"service_tier": "default", "modalities": ["text"], "prompt_cache_key": "a"},
+        {"safety_identifier": "a", "user": "b", "metadata": {"c": "d"}, "store": False},
+    ):
         assert client.chat.completions.create(**asked, **more).choices == plain.choices
     for more, sentence in (
         ({"service_tier": "flex"}, "service_tier: Input should be 'auto' or 'default'"),
         ({"reasoning_effort": "low"}, "reasoning_effort='low' is not supported: the model's chat"),
         ({"reasoning_effort": "much"}, "reasoning_effort: Input should be 'none'"),
+        ({"verbosity": "low"}, "verbosity: Input should be 'medium'"),
     ):
         with pytest.raises(openai.BadRequestError) as found:
             client.chat.completions.create(**asked, **more)

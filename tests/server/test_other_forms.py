@@ -4,6 +4,7 @@ import json
 import urllib.request
 
 import anthropic
+import openai
 import pytest
 
 MODEL = "smollm2-135m"
@@ -35,6 +36,23 @@ def test_responses_and_their_stream_are_the_same(client) -> None:
     assert text == answer.output_text == found[-1].response.output_text
     assert [e.sequence_number for e in found] == list(range(len(found)))
     assert found[-1].response.usage.output_tokens == answer.usage.output_tokens
+
+
+def test_responses_that_ask_for_nothing_special(client) -> None:
+    asked = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": 12}
+    special = {"service_tier": "auto", "include": [], "background": False, "store": False}
+    special |= {"text": {"verbosity": "medium"}, "reasoning": {"effort": "none"}}
+    found = client.responses.create(**asked, **special)
+    assert found.output_text == client.responses.create(**asked).output_text
+    for more, name in (
+        ({"text": {"verbosity": "low"}}, "text.verbosity"),
+        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
+        ({"reasoning": {"effort": "low"}}, "reasoning_effort='low' is not supported"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.responses.create(**asked, **more)
+        assert name in refused.value.body["message"]
 
 
 def test_responses_call_tools(client, city_schema) -> None:
