@@ -247,7 +247,10 @@ class Context:
         measure_inputs: bool = False,
         n_parallel: int = 0,
         rope: RopeOverrides = ...,
+        stream_rows: int = 0,
     ) -> None: ...
+    @property
+    def stream_rows(self) -> int: ...
     @property
     def n_ctx(self) -> int: ...
     @property
@@ -407,7 +410,27 @@ class ContextPlan:
     @property
     def n_ctx(self) -> int: ...
 
+class StreamingPlan:
+    @property
+    def rows(self) -> int: ...
+    @property
+    def scratch(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def row_ops(self) -> int: ...
+    @property
+    def upload_bytes_per_second(self) -> float: ...
+    @property
+    def gpu_ops_per_second(self) -> float: ...
+    @property
+    def cpu_ops_per_second(self) -> float: ...
+    @property
+    def note(self) -> str: ...
+
 class GpuPlan:
+    @property
+    def streaming(self) -> StreamingPlan: ...
     @property
     def n_layers(self) -> int: ...
     @property
@@ -482,7 +505,17 @@ def plan_memory(
     gpu_available: int = 0,
     adapters: int = 0,
     max_sequences: int = 1,
+    op_offload: bool = False,
 ) -> MemoryPlan: ...
+def least_streamed_rows(
+    *,
+    upload_bytes_per_second: float,
+    gpu_ops_per_second: float,
+    cpu_ops_per_second: float,
+    weight_bytes: int,
+    row_ops: int,
+    most_rows: int,
+) -> int: ...
 def plan_context(
     model: Model,
     *,

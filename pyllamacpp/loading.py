@@ -39,6 +39,7 @@ def load(
     progress: Callable[[float], bool | None] | None = None,
     warn: Callable[[str], None] = logger.warning,
     adapters: int = 0,
+    op_offload: bool = False,
 ) -> tuple[_core.Model, _core.Context]:
     """The model and a context, if they fit into the memory there is.
 
@@ -50,6 +51,8 @@ def load(
     main_gpu: number of the GPU, unless PYLLAMACPP_DEVICE names one.
     progress: told the share of the weights that is loaded; False raises CancelledError.
     adapters: bytes of the LoRA adapters to be loaded, which must fit too.
+    op_offload: prompts may stream the weights of layers on the CPU through the GPU, where that is
+        measured to be faster; `warn` is told if the device has no memory for it after all.
 
     Raises OutOfMemoryError before anything is loaded, saying what would fit, and what loading
     raises. A model whose weights exceed memory runs from the file, slowly: a warning says so.
@@ -66,7 +69,7 @@ def load(
     }
     wanted = -1 if n_gpu_layers == "auto" else n_gpu_layers
     own = dict(overrides or {})
-    planned = {**shape, "overrides": own, "adapters": adapters}
+    planned = {**shape, "overrides": own, "adapters": adapters, "op_offload": op_offload}
     while True:
         plan = _plan(path, n_ctx, repack, shrink, planned, wanted, main_gpu)
         try:
@@ -79,6 +82,11 @@ def load(
             wanted = plan.gpu.n_layers * 3 // 4
     if n_gpu_layers != "auto":
         _warn_of_fewer(n_gpu_layers, loaded[0], plan, main_gpu, warn)
+    if plan.gpu.streaming.rows and not loaded[1].stream_rows:
+        warn(
+            "op_offload: the GPU has no memory to stream weights through, and prompts are "
+            "evaluated where their layers are"
+        )
     return loaded
 
 
@@ -126,7 +134,8 @@ def _load(
         progress=progress,
         overrides=overrides,
     )
-    return model, _core.Context(model, n_ctx=plan.n_ctx, **shape)
+    rows = plan.gpu.streaming.rows
+    return model, _core.Context(model, n_ctx=plan.n_ctx, stream_rows=rows, **shape)
 
 
 def _warn_of_fewer(

@@ -487,7 +487,6 @@ _ONE_GPU = "layers run on one GPU and the CPU"
 _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
     "split_mode": ((0, 1, None), _ONE_GPU),
     "tensor_split": ((None,), _ONE_GPU),
-    "op_offload": ((None, False), "a layer's prompts are evaluated where the layer is"),
     "use_mmap": ((True, None), "the file is always memory-mapped"),
     "use_mlock": ((False, None), "memory is not locked"),
     "flash_attn": ((False, None), "attention always works block by block"),
@@ -496,6 +495,9 @@ _HINTS: dict[str, tuple[tuple[object, ...], str]] = {
     # Weights that llama.cpp once merged adapters into, as quantized ones would have rounded them.
     "lora_base": ((None, ""), "an adapter is applied beside the weights, whatever their type"),
 }
+
+# Without layers on a GPU.
+_OP_OFFLOAD_HINT = ((None, False), "no layers run on a GPU (n_gpu_layers)")
 
 # The core's name, the default (the file's setting) and whether it must be an integer.
 _ROPE_ARGUMENTS: dict[str, tuple[str, float, bool]] = {
@@ -566,6 +568,11 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
             "offload_kqv=False is not supported with n_gpu_layers: the keys and values of a layer "
             "are where the layer is"
         )
+    op_offload = arguments["op_offload"]
+    if not isinstance(op_offload, bool | None):
+        raise InvalidArgumentError(
+            f"op_offload must be True, False or None, found {op_offload!r:.80}"
+        )
     if arguments["lora_path"] is None and arguments["lora_scale"] != 1.0:
         raise InvalidArgumentError("lora_scale needs lora_path")
     tokenizer = arguments["tokenizer"]
@@ -578,7 +585,8 @@ def check_load_arguments(arguments: Mapping[str, object]) -> None:
         raise InvalidArgumentError(
             f"draft_model must be a function from ids to ids, found {draft_model!r:.80}"
         )
-    for name, (neutral, reason) in _HINTS.items():
+    hints = _HINTS if layers else {**_HINTS, "op_offload": _OP_OFFLOAD_HINT}
+    for name, (neutral, reason) in hints.items():
         if not _is_one_of(arguments[name], neutral):
             # 3: the line that constructs the Llama.
             warnings.warn(

@@ -133,6 +133,9 @@ class Session:
                 adapters; states of layers there cannot be saved.
             main_gpu: number of the GPU as `pyllamacpp devices` lists them, unless PYLLAMACPP_DEVICE
                 names one.
+            op_offload: True lets long prompts stream the feed-forward weights of layers on the CPU
+                through the GPU, where a measurement while loading says that it is faster. Logits
+                then depend, within rounding, on how a prompt is split.
             vocab_only: load the tokenizer and the metadata alone.
             seed: of the completions that name none; any value but 0xFFFFFFFF (random) is itself.
             n_ctx: tokens in the context; 0: as many as the model was made for.
@@ -204,6 +207,7 @@ class Session:
                     warn=notes.append,
                     overrides=self._overrides(),
                     adapters=n_adapter_bytes,
+                    op_offload=bool(op_offload),
                     **self._shape(),
                 )
             )

@@ -16,20 +16,20 @@
 
 namespace pyllamacpp {
 
-// A matrix of the model in a backend's own memory and layout.
-class Weight {
- public:
-  virtual ~Weight() = default;
-  // Whether the bytes it was loaded from are still read when it is used.
-  virtual bool uses_source() const = 0;
-};
-
 // A stored matrix; `data` stays valid as long as the backend lives.
 struct WeightSource {
   DType type;
   int64_t rows;
   int64_t cols;  // length of a row
   std::span<const std::byte> data;
+};
+
+// A matrix of the model in a backend's own memory and layout.
+struct Weight {
+  virtual ~Weight() = default;
+  // Whether the bytes it was loaded from are still read when it is used by that backend.
+  virtual bool uses_source() const = 0;
+  WeightSource source;  // what it was loaded from
 };
 
 // Keys and values of one layer: n_pages pages of kv_page_tokens() tokens.
@@ -129,6 +129,9 @@ struct StreamShape {
   int32_t n_threads_batch;  // for larger ones
   int64_t max_pages;        // of all sequences of a batch together; shared ones count for each
   AttentionShape attention;
+  // Whether feed_forward() is also asked for layers whose weights another backend holds. Only a GPU
+  // is: it reads them from where they were loaded from, for each batch again.
+  bool borrows = false;
 };
 
 class Stream {
@@ -144,7 +147,7 @@ class Stream {
   virtual void attend(const KvLayer& kv) = 0;
   // x += attention_out * attended
   virtual void project_attended(const LayerWeights& layer) = 0;
-  // x += down * (silu(gate * n) * (up * n)) with n = norm(x)
+  // x += down * (silu(gate * n) * (up * n)) with n = norm(x); see StreamShape::borrows
   virtual void feed_forward(const LayerWeights& layer) = 0;
   // x, [n_rows][dim], as a batch goes from one stream to another between two layers.
   virtual void read_rows(float* x) = 0;

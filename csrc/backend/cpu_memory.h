@@ -8,7 +8,6 @@
 namespace pyllamacpp {
 
 struct CpuWeight final : Weight {
-  WeightSource source;
   const cpu::TypeKernels* kernels = nullptr;  // null: a table or a vector
   // The kernels' layout, or a vector's floats, in the backend's arena; null: as it lies in the
   // file.

@@ -144,17 +144,17 @@ void register_context(py::module_& m) {
       .def(py::init([](std::shared_ptr<Model> model, int32_t n_ctx, int32_t n_batch,
                        int32_t n_threads, int32_t n_threads_batch, int32_t max_sequences,
                        const std::string& type_k, const std::string& type_v, bool measure_inputs,
-                       int32_t n_parallel, const RopeOverrides& rope) {
+                       int32_t n_parallel, const RopeOverrides& rope, int32_t stream_rows) {
              return std::make_shared<PyContext>(
                  std::move(model),
                  ContextParams{n_ctx, n_batch, n_threads, n_threads_batch, max_sequences,
                                kv_type_named("type_k", type_k), kv_type_named("type_v", type_v),
-                               measure_inputs, n_parallel, rope});
+                               measure_inputs, n_parallel, rope, stream_rows});
            }),
            py::arg("model"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
            py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("max_sequences") = 1,
            py::arg("type_k") = "f16", py::arg("type_v") = "f16", py::arg("measure_inputs") = false,
-           py::arg("n_parallel") = 0, py::arg("rope") = RopeOverrides())
+           py::arg("n_parallel") = 0, py::arg("rope") = RopeOverrides(), py::arg("stream_rows") = 0)
       .def_property_readonly("max_sequences",
                              [](PyContext& c) { return c.context.params().max_sequences; })
       .def_property_readonly(
@@ -197,6 +197,10 @@ void register_context(py::module_& m) {
           },
           py::arg("sequence"), "How many adapters the sequence is evaluated with.")
       .def_property_readonly("n_ctx", [](PyContext& c) { return c.context.params().n_ctx; })
+      .def_property_readonly(
+          "stream_rows", [](PyContext& c) { return c.context.params().stream_rows; },
+          "Batches of so many tokens or more stream the feed-forward weights of layers on the CPU "
+          "through the GPU; 0: none does, be it for want of memory there.")
       .def_property_readonly("n_batch", [](PyContext& c) { return c.context.params().n_batch; })
       .def_property_readonly("n_threads", [](PyContext& c) { return c.context.params().n_threads; })
       .def_property_readonly("n_threads_batch",

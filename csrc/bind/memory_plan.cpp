@@ -20,6 +20,26 @@ void register_memory_plan(py::module_& m) {
       .def_readonly("gpu", &ContextPlan::gpu, "of the GPU's memory")
       .def_readonly("gpu_available", &ContextPlan::gpu_available)
       .def_property_readonly("n_ctx", [](const ContextPlan& p) { return p.context.n_ctx; });
+  py::class_<StreamingPlan>(
+      m, "StreamingPlan",
+      "Whether prompts stream the feed-forward weights of layers on the CPU through the GPU.")
+      .def_readonly("rows", &StreamingPlan::rows, "the least tokens of a batch; 0: none does")
+      .def_readonly("scratch", &StreamingPlan::scratch, "bytes for it, in the GPU's working memory")
+      .def_property_readonly(
+          "weight_bytes", [](const StreamingPlan& p) { return p.work.weight_bytes; },
+          "of the first layer's feed-forward part, in the file")
+      .def_property_readonly(
+          "row_ops", [](const StreamingPlan& p) { return p.work.row_ops; },
+          "multiplies and adds of it for a token")
+      .def_property_readonly(
+          "upload_bytes_per_second",
+          [](const StreamingPlan& p) { return p.rates.upload_bytes_per_second; },
+          "0, as the other rates, where nothing was measured")
+      .def_property_readonly("gpu_ops_per_second",
+                             [](const StreamingPlan& p) { return p.rates.gpu_ops_per_second; })
+      .def_property_readonly("cpu_ops_per_second",
+                             [](const StreamingPlan& p) { return p.rates.cpu_ops_per_second; })
+      .def_readonly("note", &StreamingPlan::note, "why it is not done or not measured");
   py::class_<GpuPlan>(m, "GpuPlan", "What of a model runs on the GPU, in bytes of its memory.")
       .def_readonly("n_layers", &GpuPlan::n_layers, "from the end; the head is one")
       .def_readonly(
@@ -31,7 +51,8 @@ void register_memory_plan(py::module_& m) {
       .def_readonly("available", &GpuPlan::available)
       .def_property_readonly("usable", &GpuPlan::usable, "without what is left to the driver")
       .def_property_readonly("total", &GpuPlan::total)
-      .def_readonly("obstacle", &GpuPlan::obstacle, "why no layer can run there, else empty");
+      .def_readonly("obstacle", &GpuPlan::obstacle, "why no layer can run there, else empty")
+      .def_readonly("streaming", &GpuPlan::streaming);
   py::class_<MemoryPlan>(m, "MemoryPlan", "What a model and a context will take, in bytes.")
       .def_readonly("mapped", &MemoryPlan::mapped, "weights read from the file's map")
       .def_readonly("packed", &MemoryPlan::packed, "weights in memory of our own")
@@ -57,7 +78,8 @@ void register_memory_plan(py::module_& m) {
          int32_t n_threads_batch, const std::string& type_k, const std::string& type_v,
          const std::string& repack, uint64_t available, int32_t n_parallel,
          const RopeOverrides& rope, const py::dict& overrides, int32_t n_gpu_layers,
-         size_t main_gpu, uint64_t gpu_available, uint64_t adapters, int32_t max_sequences) {
+         size_t main_gpu, uint64_t gpu_available, uint64_t adapters, int32_t max_sequences,
+         bool op_offload) {
         ContextParams params;
         params.max_sequences = max_sequences;
         params.rope = rope;
@@ -71,7 +93,7 @@ void register_memory_plan(py::module_& m) {
         const MetaOverrides set = overrides_of(overrides);
         const py::gil_scoped_release release;
         return plan_memory(path, params, repack_named(repack), available,
-                           {n_gpu_layers, main_gpu, gpu_available}, set, adapters);
+                           {n_gpu_layers, main_gpu, gpu_available, op_offload}, set, adapters);
       },
       py::arg("path"), py::kw_only(), py::arg("n_ctx") = 0, py::arg("n_batch") = 512,
       py::arg("n_threads") = 0, py::arg("n_threads_batch") = 0, py::arg("type_k") = "f16",
@@ -79,8 +101,24 @@ void register_memory_plan(py::module_& m) {
       py::arg("n_parallel") = 1, py::arg("rope") = RopeOverrides(),
       py::arg("overrides") = py::dict(), py::arg("n_gpu_layers") = 0, py::arg("main_gpu") = 0,
       py::arg("gpu_available") = 0, py::arg("adapters") = 0, py::arg("max_sequences") = 1,
+      py::arg("op_offload") = false,
       "The plan from the file's header alone; available=0 is what this process may take now, "
-      "gpu_available=0 what the GPU says is free; adapters: bytes of the LoRA adapters to come.");
+      "gpu_available=0 what the GPU says is free; adapters: bytes of the LoRA adapters to come; "
+      "op_offload: whether prompts may stream weights, for which the GPU and the CPU are measured "
+      "on the first layer's.");
+  m.def(
+      "least_streamed_rows",
+      [](double upload_bytes_per_second, double gpu_ops_per_second, double cpu_ops_per_second,
+         uint64_t weight_bytes, uint64_t row_ops, int32_t most_rows) {
+        return least_streamed_rows(
+            {upload_bytes_per_second, gpu_ops_per_second, cpu_ops_per_second},
+            {weight_bytes, row_ops}, most_rows);
+      },
+      py::kw_only(), py::arg("upload_bytes_per_second"), py::arg("gpu_ops_per_second"),
+      py::arg("cpu_ops_per_second"), py::arg("weight_bytes"), py::arg("row_ops"),
+      py::arg("most_rows"),
+      "The least rows of a batch for which the GPU, upload included, takes less time than the CPU; "
+      "0: none up to most_rows.");
   m.def(
       "plan_context",
       [](const Model& model, int32_t n_ctx, int32_t n_batch, int32_t n_threads,

@@ -12,7 +12,8 @@ namespace pyllamacpp {
 // Asked before every layer; true stops with Error(cancelled).
 using Cancelled = bool (*)(void* context);
 
-// The streams that run each layer's attention and feed-forward part in turn and, last, the head.
+// The streams that run each layer's attention and feed-forward part in turn and, last, the head. A
+// feed-forward part's may be another than the one of its weights' backend (StreamShape::borrows).
 struct Steps {
   std::vector<Stream*> streams;  // [2 * n_layers + 1]
   std::vector<float> rows;       // what crosses from one stream to the next

@@ -58,6 +58,16 @@ class Loader {
     return has(name) ? vector(name, n) : nullptr;
   }
 
+  // Of layer layer.index.
+  void feed_forward(const ModelConfig& c, Backend& backend, LayerWeights& layer) {
+    const std::string prefix = "blk." + std::to_string(layer.index) + ".ffn_";
+    use(backend, prefix);
+    layer.ffn_norm = vector(prefix + "norm.weight", c.dim);
+    layer.gate = matrix(prefix + "gate.weight", c.n_ff, c.dim);
+    layer.up = matrix(prefix + "up.weight", c.n_ff, c.dim);
+    layer.down = matrix(prefix + "down.weight", c.dim, c.n_ff);
+  }
+
   // A tensor nobody asked for would change the result if it were ignored.
   void finish() {
     for (const TensorInfo& t : files_.tensors())
@@ -88,6 +98,15 @@ class Loader {
 };
 
 }  // namespace
+
+LayerWeights load_feed_forward(const GgufSet& files, const ModelConfig& config, int32_t layer,
+                               Backend& backend) {
+  LayerWeights weights;
+  weights.index = layer;
+  Loader(files).feed_forward(config, backend, weights);
+  backend.finish_loading();
+  return weights;
+}
 
 Model::Model(const std::string& path, const ModelParams& params)
     : files_(GgufSet::open(path, params.overrides)), repack_(params.repack) {
@@ -132,11 +151,7 @@ void Model::load_weights(const std::function<bool(double)>& progress) {
     layer.q_norm = load.optional_vector(prefix + "attn_q_norm.weight", c.head_dim);
     layer.k_norm = load.optional_vector(prefix + "attn_k_norm.weight", c.head_dim);
     layer.attention_out = load.matrix(prefix + "attn_output.weight", c.dim, q_dim);
-    load.use(ffn_backend(i), prefix + "ffn_");
-    layer.ffn_norm = load.vector(prefix + "ffn_norm.weight", c.dim);
-    layer.gate = load.matrix(prefix + "ffn_gate.weight", c.n_ff, c.dim);
-    layer.up = load.matrix(prefix + "ffn_up.weight", c.n_ff, c.dim);
-    layer.down = load.matrix(prefix + "ffn_down.weight", c.dim, c.n_ff);
+    load.feed_forward(c, ffn_backend(i), layer);
     layers_.push_back(std::move(layer));
   }
   report(c.n_layers);

@@ -28,6 +28,11 @@ struct ModelParams {
   std::function<bool(double)> progress = nullptr;
 };
 
+// The feed-forward part of one layer alone, to be measured. It refers to the files. Throws Error as
+// loading the model would.
+LayerWeights load_feed_forward(const GgufSet& files, const ModelConfig& config, int32_t layer,
+                               Backend& backend);
+
 class Model {
  public:
   // `path` is a GGUF file, or the first of a split model. Throws Error naming the file and the key

@@ -28,8 +28,11 @@ ContextParams checked(const Model& model, const ContextParams& params) {
     fail(ErrorKind::invalid_argument, model.file().name(),
          " was loaded with vocab_only: it has no weights to run");
   const int32_t n_layers = model.config().n_layers;
-  return with_defaults(model.config(), model.backend(n_layers),
-                       with_defaults(model.config(), model.backend(0), params));
+  ContextParams checked = with_defaults(model.config(), model.backend(n_layers),
+                                        with_defaults(model.config(), model.backend(0), params));
+  // The first layer's is the last to leave the CPU.
+  if (!model.gpu() || &model.ffn_backend(0) == model.gpu()) checked.stream_rows = 0;
+  return checked;
 }
 
 // Of each layer.
@@ -58,6 +61,7 @@ ContextParams with_defaults(const ModelConfig& config, const Backend& backend, C
     p.n_threads_batch = p.n_threads;
   in_range("max_sequences", p.max_sequences, 1, kMostSequences);
   in_range("n_parallel", p.n_parallel, 0, kMostSequences);
+  in_range("stream_rows", p.stream_rows, 0, 1 << 20);
   with_overrides(config.rope, p.rope);  // throws for what cannot be
   for (const auto& [name, type] : {std::pair{"type_k", p.type_k}, std::pair{"type_v", p.type_v}})
     if (!backend.supports_kv(type, config.head_dim))
@@ -82,7 +86,20 @@ StreamShape stream_shape(const ModelConfig& c, const ContextParams& p, int32_t p
           p.n_threads,
           p.n_threads_batch,
           pages * std::min(p.n_batch, p.max_sequences),
-          attention_shape(c, p)};
+          attention_shape(c, p),
+          p.stream_rows > 0};
+}
+
+// A device that has no memory for other layers' weights does without them.
+std::unique_ptr<Stream> Context::make_stream(Backend& backend, StreamShape& shape) {
+  try {
+    return backend.make_stream(shape);
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::memory || !shape.borrows) throw;
+  }
+  shape.borrows = false;
+  params_.stream_rows = 0;
+  return backend.make_stream(shape);
 }
 
 Context::Context(std::shared_ptr<const Model> model, const ContextParams& params)
@@ -97,11 +114,10 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
       adapters_(tokens_.size()),
       applied_(tokens_.size()) {
   const int32_t n_layers = model_->config().n_layers;
-  const StreamShape shape =
-      stream_shape(model_->config(), params_, model_->backend(0).kv_page_tokens());
+  StreamShape shape = stream_shape(model_->config(), params_, model_->backend(0).kv_page_tokens());
   const auto add_step = [&](Backend& backend) {
     std::unique_ptr<Stream>& stream = &backend == model_->gpu() ? gpu_stream_ : cpu_stream_;
-    if (!stream) stream = backend.make_stream(shape);
+    if (!stream) stream = make_stream(backend, shape);
     steps_.streams.push_back(stream.get());
   };
   for (int32_t i = 0; i < n_layers; ++i) {
@@ -109,6 +125,11 @@ Context::Context(std::shared_ptr<const Model> model, const ContextParams& params
     add_step(model_->ffn_backend(i));
   }
   add_step(model_->backend(n_layers));
+  if (params_.stream_rows > 0) {
+    streamed_steps_ = steps_;
+    for (size_t i = 1; i < steps_.streams.size(); i += 2)
+      streamed_steps_.streams[i] = gpu_stream_.get();
+  }
   if (!params_.measure_inputs) return;
   input_squares_ = std::make_unique<InputSquares>(*model_);
   for (Stream* stream : {cpu_stream_.get(), gpu_stream_.get()})
@@ -282,8 +303,10 @@ void Context::run(std::span<const BatchPiece> pieces, const std::vector<int32_t>
   batch_.clear();
   const auto flush = [&] {
     if (batch_.tokens.empty()) return;
+    const int32_t n_rows = int32_t(batch_.tokens.size());
+    const bool streamed = params_.stream_rows > 0 && n_rows >= params_.stream_rows;
     forward(
-        *model_, steps_, cache_, batch_.view(), result, results,
+        *model_, streamed ? streamed_steps_ : steps_, cache_, batch_.view(), result, results,
         [](void* self) { return static_cast<Context*>(self)->cancelled(); }, this);
     results += batch_.outputs.size() * width(result);
     batch_.clear();

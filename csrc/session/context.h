@@ -32,6 +32,9 @@ struct ContextParams {
   // further sequence a page that it may leave partly empty.
   int32_t n_parallel = 0;
   RopeOverrides rope = {};
+  // Batches of at least so many rows have the feed-forward part of layers on the CPU computed by
+  // the GPU of the model's other layers, the weights being copied there for each batch; 0: none.
+  int32_t stream_rows = 0;
 };
 
 // Tokens of the KV cache, in pages of `page_tokens`; the parameters have no zeros left but that.
@@ -124,12 +127,15 @@ class Context {
 
   const Model& model() const { return *model_; }
   std::shared_ptr<const Model> shared_model() const { return model_; }
-  const ContextParams& params() const { return params_; }  // with the defaults filled in
+  // With the defaults filled in; stream_rows is 0 where nothing is streamed, be it for want of
+  // memory on the device.
+  const ContextParams& params() const { return params_; }
 
  private:
   void check(std::span<const BatchPiece> pieces) const;
   void check(std::span<const int32_t> tokens) const;
   size_t width(Result result) const;  // floats of one
+  std::unique_ptr<Stream> make_stream(Backend& backend, StreamShape& shape);
   void evaluate(std::span<const BatchPiece> pieces, Result result);
   void run(std::span<const BatchPiece> pieces, const std::vector<int32_t>& before, Result result);
   bool cancelled();
@@ -141,6 +147,7 @@ class Context {
   // Where layers run there. They go before the cache does, which a device may still be at.
   std::unique_ptr<Stream> cpu_stream_, gpu_stream_;
   Steps steps_;
+  Steps streamed_steps_;  // of batches of stream_rows rows or more
   Batch batch_;
   std::vector<std::vector<int32_t>> tokens_;          // per sequence, what the cache holds
   std::vector<std::vector<AdapterUse>> adapters_;     // per sequence

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <sstream>
 #include <vector>
@@ -37,8 +39,40 @@ class Planner {
     kv_ = kv_shape(config_, params_, backend->kv_page_tokens());
   }
 
+  // To the CPU; the first layer's is the last to leave it.
+  bool leaves_feed_forward(const GpuPlan& gpu) const { return !on_gpu(1, gpu); }
+
+  // Whether batches are to stream weights, whatever runs on the GPU besides. `pretended`: the GPU
+  // is not the one that is here.
+  StreamingPlan streaming(Repack repack, size_t main_gpu, bool pretended) const {
+    StreamingPlan plan;
+    plan.work = feed_forward_work(files_);
+    const std::optional<int32_t> rows = rows_from_environment();
+    if (rows) {
+      plan.rows = *rows;
+      plan.note = "PYLLAMACPP_STREAM_ROWS";
+    } else if (pretended) {
+      plan.note = "not measured, as no GPU of that memory is at hand";
+    } else {
+      try {
+        plan.rates = measure_streaming(files_, config_, shape_, repack, main_gpu);
+        plan.rows = least_streamed_rows(plan.rates, plan.work, shape_.max_rows);
+        if (plan.rows == 0) plan.note = "the CPU is faster up to the largest batch";
+      } catch (const Error& e) {
+        if (e.kind() != ErrorKind::memory && e.kind() != ErrorKind::device) throw;
+        plan.note = e.what();
+      }
+    }
+    if (plan.rows > 0) {
+      StreamShape borrowing = shape_;
+      borrowing.borrows = true;
+      plan.scratch = vulkan_stream_bytes(borrowing) - vulkan_stream_bytes(shape_);
+    }
+    return plan;
+  }
+
   // What fits into `available` bytes of a GPU of the last n_layers, so that the CPU reads least.
-  GpuPlan fit_gpu(int32_t n_layers, uint64_t available) const {
+  GpuPlan fit_gpu(int32_t n_layers, uint64_t available, const StreamingPlan& streaming = {}) const {
     if (!vulkan_supports_kv(params_.type_k, config_.head_dim) ||
         !vulkan_supports_kv(params_.type_v, config_.head_dim))
       return {.available = available,
@@ -52,7 +86,7 @@ class Planner {
     uint64_t least = UINT64_MAX;
     for (int32_t n = most; n > 0; --n)
       for (int32_t n_ffn = 0; n_ffn < n; ++n_ffn) {
-        const GpuPlan plan = gpu_plan(parts, n, n_ffn, available);
+        const GpuPlan plan = gpu_plan(parts, n, n_ffn, available, streaming);
         if (plan.total() > plan.usable()) continue;
         // What a crossing costs, as bytes that the CPU could read meanwhile: two waits of some 0.1
         // ms for a token; for a prompt all of its rows cross as well.
@@ -87,7 +121,9 @@ class Planner {
     plan.scratch = uint64_t(config_.n_vocab) * sizeof(float);
     if (gpu.n_layers <= config_.n_layers || gpu.n_cpu_ffn > 0)
       plan.scratch += backend->stream_bytes(shape_);
-    if (gpu.n_layers > 0) plan.scratch += vulkan_stream_host_bytes(shape_);
+    StreamShape gpu_shape = shape_;
+    gpu_shape.borrows = gpu.streaming.rows > 0;
+    if (gpu.n_layers > 0) plan.scratch += vulkan_stream_host_bytes(gpu_shape);
     uint64_t vectors = 0;
     for (const TensorInfo& t : files_.tensors()) {
       PartPlan& part = plan.parts[size_t(part_of(t))];
@@ -103,7 +139,8 @@ class Planner {
       } else {
         const uint64_t packed = backend->matrix_bytes(t.type, rows, cols);
         plan.packed += packed;
-        if (packed == 0 && !table) plan.mapped += t.data.size();
+        const bool streamed = gpu.streaming.rows > 0 && part_of(t) % 2;
+        if ((packed == 0 && !table) || streamed) plan.mapped += t.data.size();
         part.weights += packed > 0 ? packed : t.data.size();
       }
     }
@@ -161,7 +198,7 @@ class Planner {
   }
 
   GpuPlan gpu_plan(const std::vector<GpuPart>& parts, int32_t n, int32_t n_cpu_ffn,
-                   uint64_t available) const {
+                   uint64_t available, const StreamingPlan& streaming) const {
     GpuPlan plan = {.n_layers = n, .n_cpu_ffn = n_cpu_ffn, .available = available};
     for (size_t i = 0; i < parts.size(); ++i)
       if (on_gpu(int32_t(i), plan)) {
@@ -169,7 +206,21 @@ class Planner {
         plan.kv += parts[i].kv;
       }
     plan.scratch = vulkan_stream_bytes(shape_);
+    if (!leaves_feed_forward(plan)) return plan;
+    plan.streaming = streaming;
+    plan.scratch += streaming.scratch;
     return plan;
+  }
+
+  static std::optional<int32_t> rows_from_environment() {
+    const char* text = std::getenv("PYLLAMACPP_STREAM_ROWS");
+    if (!text || !*text) return std::nullopt;
+    int32_t rows = 0;
+    const auto [end, error] = std::from_chars(text, text + std::strlen(text), rows);
+    if (error != std::errc() || *end || rows < 0 || rows > 1 << 20)
+      fail(ErrorKind::invalid_argument, "PYLLAMACPP_STREAM_ROWS is '", text,
+           "', expected a number of tokens, 0 for never");
+    return rows;
   }
 
   int64_t most_ctx(const Backend& backend, uint64_t bytes, DType k, DType v) const {
@@ -212,13 +263,23 @@ MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Rep
   const Planner planner(path, params, overrides, adapters);
   if (available == 0) available = available_memory();
   GpuPlan gpu;
+  const auto fit_gpu = [&](uint64_t gpu_available) {
+    GpuPlan plan = planner.fit_gpu(request.n_layers, gpu_available);
+    if (!request.streams || plan.n_layers == 0 || !planner.leaves_feed_forward(plan)) return plan;
+    const StreamingPlan streaming =
+        planner.streaming(repack, request.main_gpu, request.available > 0);
+    const GpuPlan streamed = planner.fit_gpu(request.n_layers, gpu_available, streaming);
+    if (streamed.n_layers > 0) return streamed;
+    plan.streaming.note = "no layer fits beside it";
+    return plan;
+  };
   if (request.n_layers != 0 && request.available > 0) {
-    gpu = planner.fit_gpu(request.n_layers, request.available);
+    gpu = fit_gpu(request.available);
   } else if (request.n_layers != 0) {
     const std::vector<GpuInfo> gpus = list_gpus();
     const std::optional<size_t> chosen = chosen_gpu(gpus, request.main_gpu);
     if (chosen)
-      gpu = planner.fit_gpu(request.n_layers, gpus[*chosen].memory_free);
+      gpu = fit_gpu(gpus[*chosen].memory_free);
     else
       gpu.obstacle = gpus.empty() ? "no Vulkan driver found a GPU" : "PYLLAMACPP_DEVICE is cpu";
   }

@@ -8,6 +8,7 @@
 
 #include "backend/cpu_backend.h"
 #include "session/context.h"
+#include "session/streaming.h"
 
 namespace pyllamacpp {
 
@@ -23,6 +24,17 @@ struct GpuRequest {
   int32_t n_layers = 0;    // as ModelParams::n_gpu_layers
   size_t main_gpu = 0;     // see chosen_gpu()
   uint64_t available = 0;  // bytes of its memory; 0: what the device says is free
+  // Whether prompts may stream the feed-forward weights of layers on the CPU through it.
+  bool streams = false;
+};
+
+// Whether they do, decided by what is measured here.
+struct StreamingPlan {
+  int32_t rows = 0;           // the least of a batch: ContextParams::stream_rows
+  uint64_t scratch = 0;       // bytes of the GPU's memory for it, which its scratch counts
+  FeedForwardWork work = {};  // of the first layer
+  StreamingRates rates = {};  // zeros where they were not measured
+  std::string note = {};      // why it is not done or not measured
 };
 
 // What of the model runs there, in bytes of the GPU's memory.
@@ -33,6 +45,7 @@ struct GpuPlan {
   uint64_t available = 0;
   // Why none of the layers asked for can run there, whatever its memory; else empty.
   std::string obstacle = {};
+  StreamingPlan streaming = {};
 
   uint64_t total() const { return weights + kv + scratch; }
   // Left to the driver, pipelines and displays: a tenth, and 256 MiB at least.
@@ -71,8 +84,10 @@ struct MemoryPlan {
 // Repack::automatic packs where weights, context and a tenth more fit into what is available.
 // available: 0 is what this process may take now. On the GPU runs what fits of the layers asked
 // for, so placed that as little as possible is read by the CPU for a token: a layer that does not
-// fit whole may leave its feed-forward part to the CPU. overrides: of the file's metadata.
-// adapters: bytes of the LoRA adapters that come beside it. Throws Error as loading the file would.
+// fit whole may leave its feed-forward part to the CPU. Where prompts may stream weights, the
+// device and the CPU are measured first, unless PYLLAMACPP_STREAM_ROWS says how many rows a batch
+// must have (0: never). overrides: of the file's metadata. adapters: bytes of the LoRA adapters
+// that come beside it. Throws Error as loading the file would.
 MemoryPlan plan_memory(const std::string& path, const ContextParams& params, Repack repack,
                        uint64_t available = 0, const GpuRequest& gpu = {},
                        const MetaOverrides& overrides = {}, uint64_t adapters = 0);

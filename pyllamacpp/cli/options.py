@@ -89,6 +89,13 @@ gpu_option = click.option(
     help="Layers on the GPU, counted from the end; -1: all, auto: what fits.",
 )
 
+op_offload_option = click.option(
+    "--op-offload",
+    is_flag=True,
+    help="Let long prompts stream weights of layers on the CPU through the GPU where that is "
+    "measured to be faster.",
+)
+
 repack_option = click.option(
     "--repack",
     type=click.Choice(["auto", "never"]),
@@ -283,6 +290,7 @@ class EngineOptions:
     type_v: str
     repack: Repack
     n_gpu_layers: GpuLayers
+    op_offload: bool
 
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -303,6 +311,7 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
             kv_type_options,
             repack_option,
             gpu_option,
+            op_offload_option,
         ),
     )
 

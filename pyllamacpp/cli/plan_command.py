@@ -17,6 +17,7 @@ from .options import (
     gpu_option,
     json_option,
     kv_type_options,
+    op_offload_option,
     parse_size,
     repack_option,
 )
@@ -57,6 +58,7 @@ from .runtime import DEFAULT_CTX, find_model
     help="A LoRA adapter beside it, GGUF or a folder as PEFT saves it; may be repeated.",
 )
 @gpu_option
+@op_offload_option
 @batch_option
 @kv_type_options
 @repack_option
@@ -69,6 +71,7 @@ def command(
     vram: int | None,
     adapters: tuple[str, ...],
     n_gpu_layers: GpuLayers,
+    op_offload: bool,
     batch: int,
     type_k: str,
     type_v: str,
@@ -83,7 +86,8 @@ def command(
 
     With --vram or -ngl the last layers go to a GPU, as many as fit beside their keys and values and
     its working memory with a tenth (256 MiB at least) to spare; one that does not fit whole may
-    leave its feed-forward part to the CPU.
+    leave its feed-forward part to the CPU. With --op-offload the GPU and the CPU are measured,
+    which takes a second and some memory, to say from how many tokens on a batch streams weights.
     """
     if model is not None and model_option is not None:
         raise click.UsageError("Give MODEL once.")
@@ -104,6 +108,7 @@ def command(
             n_gpu_layers=-1 if n_gpu_layers == "auto" else n_gpu_layers,
             gpu_available=vram or 0,
             adapters=n_adapter_bytes,
+            op_offload=op_offload,
         )
 
     plan = plan_for(ctx or 0)
@@ -114,6 +119,18 @@ def command(
     else:
         click.echo(_page(plan, type_k, type_v))
     _core.require_fit(path, plan)
+
+
+_STREAMING_NAMES = [
+    "rows",
+    "scratch",
+    "weight_bytes",
+    "row_ops",
+    "upload_bytes_per_second",
+    "gpu_ops_per_second",
+    "cpu_ops_per_second",
+    "note",
+]
 
 
 def _object(plan: _core.MemoryPlan) -> dict[str, object]:
@@ -141,6 +158,7 @@ def _object(plan: _core.MemoryPlan) -> dict[str, object]:
         "obstacle",
     ]
     gpu = {name: getattr(plan.gpu, name) for name in gpu_names}
+    gpu["streaming"] = {name: getattr(plan.gpu.streaming, name) for name in _STREAMING_NAMES}
     parts = [
         {
             "layer": None if i == len(plan.parts) - 1 else i // 2,
@@ -187,6 +205,22 @@ def _mib(n_bytes: int) -> str:
     return f"{n_bytes / 2**20:,.1f}"
 
 
+def _streaming_words(streaming: _core.StreamingPlan) -> str:
+    """From how many tokens on prompts stream weights, and why; nothing if nobody asked."""
+    if not (streaming.rows or streaming.note):
+        return ""
+    words = "no weights streamed"
+    if streaming.rows:
+        words = f"{_mib(streaming.scratch)} to stream weights from {streaming.rows} tokens on"
+    if streaming.upload_bytes_per_second:
+        words += (
+            f"; measured: upload {streaming.upload_bytes_per_second / 1e9:.2f} GB/s, products "
+            f"{streaming.gpu_ops_per_second / 1e9:,.0f} Gop/s, on the CPU "
+            f"{streaming.cpu_ops_per_second / 1e9:,.0f}"
+        )
+    return f"{words}; {streaming.note}" if streaming.note else words
+
+
 def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
     gpu = plan.gpu
     kv_per_token = plan.kv / plan.n_ctx
@@ -209,7 +243,7 @@ def _page(plan: _core.MemoryPlan, type_k: str, type_v: str) -> str:
         rows += [
             ("GPU: weights", gpu.weights, layers),
             ("GPU: keys and values", gpu.kv, ""),
-            ("GPU: working memory", gpu.scratch, ""),
+            ("GPU: working memory", gpu.scratch, _streaming_words(gpu.streaming)),
             ("GPU: must fit", gpu.total, ""),
             ("GPU: available", gpu.available, f"{gpu.usable / 2**20:,.1f} MiB of it to be used"),
         ]

@@ -66,6 +66,7 @@ def open_engine(options: EngineOptions) -> Engine:
             repack=options.repack,
             shrink=ctx is None,
             n_gpu_layers=options.n_gpu_layers,
+            op_offload=options.op_offload,
             progress=lambda _share: None,  # Python hears of Ctrl-C when it is called
         )
     own = loaded.config.n_ctx_train

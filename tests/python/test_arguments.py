@@ -105,6 +105,8 @@ def test_layers_for_a_gpu_that_is_not_there(default_model, monkeypatch) -> None:
         ("n_gpu_layers", 2.0),
         ("main_gpu", -1),
         ("main_gpu", None),
+        ("op_offload", 1),
+        ("op_offload", "auto"),
     ],
 )
 def test_gpu_arguments_out_of_range(default_model, name, value) -> None:

@@ -285,6 +285,70 @@ def test_the_parts_of_a_plan(tmp_path: Path) -> None:
     assert {n_ffn for *_, n_ffn in found} >= {0, 1}
 
 
+RATES = {
+    "upload_bytes_per_second": 2e9,
+    "gpu_ops_per_second": 4e12,
+    "cpu_ops_per_second": 5e11,
+    "weight_bytes": 100_000_000,  # 50 ms
+    "row_ops": 400_000_000,  # 0.1 ms on the GPU, 0.8 ms on the CPU
+    "most_rows": 512,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({}, 72),  # 50 / 0.7 = 71.4
+        ({"weight_bytes": 141_000_000}, 101),
+        ({"upload_bytes_per_second": 20e9}, 8),
+        ({"upload_bytes_per_second": 2e8}, 0),  # 715 are more than a batch has
+        ({"upload_bytes_per_second": 2e8, "most_rows": 715}, 715),
+        ({"upload_bytes_per_second": 2e8, "most_rows": 714}, 0),
+        ({"gpu_ops_per_second": 5e11}, 0),  # no gain by any row
+        ({"gpu_ops_per_second": 1e11}, 0),
+        ({"gpu_ops_per_second": 1e30, "upload_bytes_per_second": 1e30}, 1),
+    ],
+)
+def test_from_how_many_tokens_streaming_pays(changes, rows) -> None:
+    assert _core.least_streamed_rows(**{**RATES, **changes}) == rows
+
+
+def test_what_streaming_takes(default_model: Path, monkeypatch) -> None:
+    """Its memory is planned on both sides, and only where the CPU has a feed-forward part."""
+
+    def plan(n_gpu_layers: int, available: int = 4 * GIB, **rest) -> _core.MemoryPlan:
+        gpu = {"n_gpu_layers": n_gpu_layers, "gpu_available": available, "op_offload": True}
+        return _core.plan_memory(str(default_model), n_ctx=1024, **(gpu | rest))
+
+    pretended = plan(10)
+    assert (pretended.gpu.streaming.rows, pretended.gpu.streaming.scratch) == (0, 0)
+    assert pretended.gpu.streaming.note.startswith("not measured")
+    monkeypatch.setenv("PYLLAMACPP_STREAM_ROWS", "64")
+    alone, streamed = plan(10, op_offload=False), plan(10)
+    assert alone.gpu.total == pretended.gpu.total
+    assert streamed.gpu.streaming.rows == 64
+    assert streamed.gpu.streaming.scratch == (32 << 20) + 576 * 4
+    assert streamed.gpu.total == alone.gpu.total + streamed.gpu.streaming.scratch
+    assert streamed.scratch == alone.scratch + streamed.gpu.streaming.scratch
+    # What is packed for the CPU is read again from the file.
+    n_ffn = sum(
+        int(t.n_bytes)
+        for t in gguf.GGUFReader(default_model).tensors
+        if re.match(r"blk\.(1?\d|20)\.ffn_(gate|up|down)", t.name)
+    )
+    assert streamed.mapped - alone.mapped == n_ffn
+    assert plan(10, repack="never").mapped == plan(10, repack="never", op_offload=False).mapped
+    all_there = plan(31).gpu
+    assert (all_there.streaming.rows, all_there.total) == (0, plan(31, op_offload=False).gpu.total)
+    tight = plan(-1, (256 << 20) + (70 << 20)).gpu
+    assert tight.n_layers > 0
+    assert (tight.streaming.rows, tight.streaming.note) == (0, "no layer fits beside it")
+    for wrong in ("x", "-1", "1.5", "9999999999", "8 "):
+        monkeypatch.setenv("PYLLAMACPP_STREAM_ROWS", wrong)
+        with pytest.raises(InvalidArgumentError, match=r"_STREAM_ROWS is '.*', expected a number"):
+            plan(10)
+
+
 def test_command_with_a_gpu(run, tiny: str) -> None:
     plan = json.loads(run("plan", tiny, "--vram", "4G", "--json").stdout)["gpu"]
     assert (plan["n_layers"], plan["available"], plan["obstacle"]) == (3, 4 * GIB, "")

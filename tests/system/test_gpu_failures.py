@@ -46,7 +46,7 @@ import json, os, sys
 from pyllamacpp import _core
 from pyllamacpp.errors import PyllamacppError
 
-path, n_gpu_layers = sys.argv[1], int(sys.argv[2])
+path, n_gpu_layers, stream_rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 failures = [("FAIL_SUBMIT", "1", "-4"), ("FAIL_SUBMIT", "2", "-4"), ("FAIL_WAIT", "1", "-4"),
             ("FAIL_SUBMIT", "1", "-2"), ("FAIL_WAIT", "1", "-1")]
 prompt = list(range(3, 103))
@@ -54,7 +54,8 @@ model = _core.Model(path, n_gpu_layers=n_gpu_layers)
 
 
 def context():
-    context = _core.Context(model, n_ctx=256, n_batch=16, max_sequences=2)
+    shape = {"n_ctx": 256, "n_batch": 16, "max_sequences": 2}
+    context = _core.Context(model, **shape, stream_rows=stream_rows)
     context.decode([(0, prompt[:20], "last")])
     context.fork(0, 1)
     return context
@@ -87,11 +88,11 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("n_gpu_layers", [-1, 2])
-def test_an_evaluation_that_fails_changes_nothing(answer, tmp_path, n_gpu_layers):
+@pytest.mark.parametrize(("n_gpu_layers", "stream_rows"), [(-1, 0), (2, 0), (2, 8)])
+def test_an_evaluation_that_fails_changes_nothing(answer, tmp_path, n_gpu_layers, stream_rows):
     """One sentence, sequences as they were, and where the device recovers the same bits."""
     path = TinyModel(n_layers=3).write(tmp_path / "tiny.gguf")
-    found = answer(EVALUATION, path, str(n_gpu_layers))
+    found = answer(EVALUATION, path, str(n_gpu_layers), str(stream_rows))
     lost = "DeviceError: GPU: {}: the device was lost; the model must be loaded again (VkResult -4)"
     assert [sentence for sentence, _ in found] == [
         lost.format("submitting work"),

@@ -134,6 +134,11 @@ void* Encoder::upload(Slice to) {
   return from;
 }
 
+void* Encoder::upload_from(uint64_t place, Slice to) {
+  copy(staging_.slice(place, to.size), to);  // waits for the submission before the last
+  return staging_.mapped() + place;
+}
+
 const void* Encoder::read(Slice from) {
   copy(from, readback_.slice(read_, from.size));
   const void* to = readback_.mapped() + read_;

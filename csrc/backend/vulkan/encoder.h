@@ -42,11 +42,15 @@ class Encoder {
   }
   // Where to write what is copied to `to`, before the next submission.
   void* upload(Slice to);
+  // The same from a place in the room for uploads that is the caller's own, beyond what upload()
+  // uses between two finish(). It is free again once a submission without it was begun.
+  void* upload_from(uint64_t place, Slice to);
   // Copies; the result is where this points after finish().
   const void* read(Slice from);
   void zero(Slice slice);
   void copy(Slice from, Slice to);
 
+  void submit();
   // Submits what was recorded once it is more than a device should be asked for at once, so that no
   // watchdog ends it and a cancelled evaluation stops soon.
   void submit_if_long();
@@ -63,7 +67,6 @@ class Encoder {
   void dispatch(Shader shader, const Constants& constants, std::initializer_list<Slice> bindings,
                 const void* arguments, uint32_t n_bytes, Groups groups, Order order, uint64_t cost);
   VkCommandBuffer record(Order order);
-  void submit();
   void wait(Submission& submission);
   VkDescriptorSet new_set();
 

@@ -36,7 +36,7 @@ class VulkanBackend final : public Backend {
 
   std::unique_ptr<Weight> load_matrix(const WeightSource& source) override {
     auto weight = std::make_unique<VulkanWeight>();
-    weight->source = {source.type, source.rows, source.cols, {}};
+    weight->source = source;
     DeviceMatrix& m = weight->matrix;
     m.layout = find_layout(source.type);
     if (!m.layout)
@@ -80,7 +80,7 @@ class VulkanBackend final : public Backend {
 
   std::unique_ptr<Weight> load_vector(const WeightSource& source) override {
     auto weight = std::make_unique<VulkanWeight>();
-    weight->source = {source.type, source.rows, source.cols, {}};
+    weight->source = source;
     const uint64_t n_bytes = uint64_t(source.cols) * sizeof(float);
     weight->vector = weights_.take(n_bytes);
     const std::lock_guard lock(mutex_);
@@ -174,11 +174,7 @@ class VulkanBackend final : public Backend {
       ops_.encoder.begin(uint64_t(n) * panel, 0);
       std::byte* out = static_cast<std::byte*>(ops_.encoder.upload(
           {part.data.buffer, part.data.offset + uint64_t(first) * panel, uint64_t(n) * panel}));
-      pool_->run(pool_->size(), [&](int thread) {
-        for (int64_t i = thread; i < n; i += pool_->size())
-          pack_panel(layout, source, part.first_row + (first + i) * kPanelRows,
-                     reinterpret_cast<uint32_t*>(out + uint64_t(i) * panel));
-      });
+      pack_panels(*pool_, layout, source, part.first_row + first * kPanelRows, n, out);
       ops_.encoder.finish();
     }
   }

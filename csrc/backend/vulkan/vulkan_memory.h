@@ -8,12 +8,14 @@
 namespace pyllamacpp::vk {
 
 struct VulkanWeight final : Weight {
-  WeightSource source;  // its data only of a table
   DeviceMatrix matrix;
   Slice vector;  // float32
   bool is_table = false;
   bool uses_source() const override { return is_table; }
 };
+
+// Else another backend holds it: see StreamShape::borrows.
+inline bool is_vulkan(const Weight& w) { return dynamic_cast<const VulkanWeight*>(&w); }
 
 inline const VulkanWeight& as_vulkan(const Weight& w) {
   return static_cast<const VulkanWeight&>(w);

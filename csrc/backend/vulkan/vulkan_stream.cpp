@@ -4,8 +4,10 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include <vector>
 
+#include "backend/vulkan/borrowed_weights.h"
 #include "backend/vulkan/vulkan_backend.h"
 #include "backend/vulkan/vulkan_memory.h"
 #include "base/error.h"
@@ -46,9 +48,11 @@ struct StreamBytes {
     inputs = words(n, s.attention.rope_dims) + words(n, 1) + words(n, 4) + words(s.max_pages, 1) +
              words(n, 1) + 5 * aligned(16);
     upload = inputs + words(n, rows.dim) + 64;
+    borrowed = s.borrows ? BorrowedWeights::bytes(s) : 0;
     readback = std::max(words(head_rows, rows.vocab), words(n, rows.dim));
   }
   uint64_t buffers, inputs;   // on the device
+  uint64_t borrowed;          // on the device, and as much for uploads on the machine
   uint64_t upload, readback;  // on the machine
 };
 
@@ -64,7 +68,8 @@ class VulkanStream final : public Stream {
           device.info().name, "; the most is ",
           std::min<uint64_t>(kMostGroups, uint64_t(shape.max_rows) * device.max_slice() / longest));
     const StreamBytes bytes(shape);
-    ops_.encoder.begin(bytes.upload, bytes.readback);
+    if (shape.borrows) borrowed_.emplace(device, shape, bytes.upload);
+    ops_.encoder.begin(bytes.upload + (borrowed_ ? borrowed_->upload_bytes() : 0), bytes.readback);
     memory_.reserve(bytes.buffers + bytes.inputs);
     const auto make = [&](int64_t stride, int64_t n_rows) {
       const Slice slice = memory_.take(uint64_t(n_rows * stride) * sizeof(float));
@@ -109,13 +114,17 @@ class VulkanStream final : public Stream {
   uint32_t n_rows() const { return uint32_t(batch_.tokens.size()); }
   const AttentionShape& attention() const { return shape_.attention; }
   void norm(const Weight& weight) {
-    ops_.rms_norm(x_, as_vulkan(weight).vector, normed_, n_rows(), uint32_t(shape_.dim),
-                  attention().norm_eps);
+    const Slice vector = is_vulkan(weight) ? as_vulkan(weight).vector
+                                           : borrowed_->vector(ops_.encoder, weight.source);
+    ops_.rms_norm(x_, vector, normed_, n_rows(), uint32_t(shape_.dim), attention().norm_eps);
     ops_.quantize(normed_, n_rows());
   }
   void matmul(const Weight& weight, const Rows& x, const Rows& y, bool accumulate = false,
               Order order = Order::after_last) {
-    ops_.matmul(as_vulkan(weight).matrix, x, y, n_rows(), accumulate, order);
+    if (is_vulkan(weight))
+      ops_.matmul(as_vulkan(weight).matrix, x, y, n_rows(), accumulate, order);
+    else
+      borrowed_->matmul(ops_, weight.source, x, y, n_rows(), accumulate);
   }
   // The first n_rows rows, without the padding; returns when they are there.
   void read(const Rows& rows, uint32_t n_rows, int64_t n, float* out);
@@ -125,6 +134,7 @@ class VulkanStream final : public Stream {
   Device& device_;
   StreamShape shape_;
   DeviceArena memory_;
+  std::optional<BorrowedWeights> borrowed_;  // before ops_, which may still be at them
   Ops ops_;
   BatchView batch_;
   Ops::Positions positions_{};
@@ -317,10 +327,10 @@ std::unique_ptr<Stream> make_vulkan_stream(Device& device, const StreamShape& sh
 
 uint64_t pyllamacpp::vulkan_stream_bytes(const StreamShape& shape) {
   const vk::StreamBytes bytes(shape);
-  return bytes.buffers + bytes.inputs;
+  return bytes.buffers + bytes.inputs + bytes.borrowed;
 }
 
 uint64_t pyllamacpp::vulkan_stream_host_bytes(const StreamShape& shape) {
   const vk::StreamBytes bytes(shape);
-  return bytes.upload + bytes.readback;
+  return bytes.upload + bytes.borrowed + bytes.readback;
 }

@@ -67,17 +67,25 @@ void take(const BlockQ8_0& b, int i, TileRow& row) {
   std::memcpy(row.scale_bytes() + 2 * i, &b.d, 2);
 }
 
-// The types of 256.
+// The types of 256: calls f(code, i, j) for each of 256, the i-th of the j-th run of 32.
+template <class F>
+void for_codes(TileRow& row, const F& f) {
+  for (int j = 0; j < 8; ++j)
+    for (int i = 0; i < 32; ++i) f(row.codes[32 * j + i], i, j);
+}
+uint8_t two_bits(const uint8_t* bytes, int i, int j) {
+  return bytes[j / 4 * 32 + i] >> (j % 4 * 2) & 3;
+}
+
 void take(const BlockQ2_K& b, int, TileRow& row) {
-  for (int k = 0; k < 256; ++k) row.codes[k] = b.q[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
+  for_codes(row, [&](uint8_t& code, int i, int j) { code = two_bits(b.q, i, j); });
   std::memcpy(row.scale_bytes(), b.scales, 16);
   std::memcpy(row.scale_bytes() + 16, &b.d, 4);
 }
 void take(const BlockQ3_K& b, int, TileRow& row) {
-  for (int k = 0; k < 256; ++k) {
-    const int low = b.q[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
-    row.codes[k] = uint8_t(low | (b.high[k % 32] >> (k / 32) & 1) << 2);
-  }
+  for_codes(row, [&](uint8_t& code, int i, int j) {
+    code = uint8_t(two_bits(b.q, i, j) | (b.high[i] >> j & 1) << 2);
+  });
   std::memcpy(row.scale_bytes(), b.scales, 12);
   std::memcpy(row.scale_bytes() + 12, &b.d, 2);
 }
@@ -88,14 +96,13 @@ void take(const BlockQ4_K& b, int, TileRow& row) {
 }
 void take(const BlockQ5_K& b, int, TileRow& row) {
   for (int j = 0; j < 4; ++j) nibbles(b.q + 32 * j, row.codes + 64 * j, 32);
-  for (int k = 0; k < 256; ++k) row.codes[k] |= uint8_t((b.high[k % 32] >> (k / 32) & 1) << 4);
+  for_codes(row, [&](uint8_t& code, int i, int j) { code |= uint8_t((b.high[i] >> j & 1) << 4); });
   std::memcpy(row.scale_bytes(), &b.d, 4);
   std::memcpy(row.scale_bytes() + 4, b.scales, 12);
 }
 void take(const BlockQ6_K& b, int, TileRow& row) {
   for (int h = 0; h < 2; ++h) nibbles(b.ql + 64 * h, row.codes + 128 * h, 64);
-  for (int k = 0; k < 256; ++k)
-    row.codes[k] |= uint8_t((b.qh[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3) << 4);
+  for_codes(row, [&](uint8_t& code, int i, int j) { code |= uint8_t(two_bits(b.qh, i, j) << 4); });
   std::memcpy(row.scale_bytes(), b.scales, 16);
   std::memcpy(row.scale_bytes() + 16, &b.d, 2);
 }
@@ -143,13 +150,15 @@ void take_blocks(DType type, const std::byte* data, int n, TileRow& row) {
 }
 
 // Adds bits [shift, shift + bits) of every code to a plane. Four codes in order are the same bits
-// of a word's bytes, so that a shift and a mask make them bytes.
+// of a word's bytes, so that a shift and a mask make them bytes, and a word of bytes four codes.
 void add_plane(const uint8_t* codes, uint32_t shift, uint32_t bits, uint32_t* out) {
-  const uint32_t mask = (1u << bits) - 1, per_word = 32 / bits;
-  for (uint32_t k = 0; k < uint32_t(kTileCols); ++k) {
-    const uint32_t in_word = k % per_word;
-    out[k / per_word] |= (codes[k] >> shift & mask) << (in_word % 4 * 8 + in_word / 4 * bits);
-  }
+  const uint32_t mask = 0x01010101u * ((1u << bits) - 1), per_word = 32 / bits;
+  for (uint32_t word = 0; word < uint32_t(kTileCols) / per_word; ++word)
+    for (uint32_t i = 0; i < per_word / 4; ++i, codes += 4) {
+      uint32_t four;
+      std::memcpy(&four, codes, sizeof(four));
+      out[word] |= (four >> shift & mask) << (i * bits);
+    }
 }
 
 // Writes `layout.tile_words` words of one row's columns from `data` on; `n` of them exist.
@@ -193,6 +202,16 @@ void pack_panel(const WeightLayout& layout, const WeightSource& source, int64_t 
     }
     std::copy(tile.begin(), tile.end(), out);
   }
+}
+
+void pack_panels(ThreadPool& pool, const WeightLayout& layout, const WeightSource& source,
+                 int64_t row, int64_t n_panels, std::byte* out) {
+  const size_t panel = panel_bytes(layout, source.cols);
+  pool.run(pool.size(), [&](int thread) {
+    for (int64_t i = thread; i < n_panels; i += pool.size())
+      pack_panel(layout, source, row + i * kPanelRows,
+                 reinterpret_cast<uint32_t*>(out + size_t(i) * panel));
+  });
 }
 
 }  // namespace pyllamacpp::vk

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "backend/backend.h"
+#include "base/thread_pool.h"
 
 namespace pyllamacpp::vk {
 
@@ -36,5 +37,9 @@ inline size_t panel_bytes(const WeightLayout& layout, int64_t cols) {
 
 // Writes the panel of rows [row, row + 32) of the source; rows and columns beyond the last are 0.
 void pack_panel(const WeightLayout& layout, const WeightSource& source, int64_t row, uint32_t* out);
+
+// Writes n_panels panels, that of rows [row, row + 32) first, one after another.
+void pack_panels(ThreadPool& pool, const WeightLayout& layout, const WeightSource& source,
+                 int64_t row, int64_t n_panels, std::byte* out);
 
 }  // namespace pyllamacpp::vk
