@@ -165,7 +165,7 @@ PLAN = """
 import json, sys
 from pyllamacpp import _core
 
-path, n_gpu_layers = sys.argv[1], int(sys.argv[2])
+path, n_gpu_layers, n_tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 shape = {"n_ctx": 256, "n_batch": 128}
 plan = _core.plan_memory(path, n_gpu_layers=n_gpu_layers, op_offload=True, **shape)
 gpu = plan.gpu
@@ -180,7 +180,7 @@ rates = {
 model = _core.Model(path, n_gpu_layers=gpu.n_layers, n_cpu_ffn=gpu.n_cpu_ffn)
 context = _core.Context(model, stream_rows=s.rows, **shape)
 loaded = model.gpu_bytes
-context.decode([(0, [5] * 128, "last")])
+context.decode([(0, [5] * n_tokens, "last")])
 print(json.dumps({
     "rows": s.rows,
     "scratch": s.scratch,
@@ -196,7 +196,7 @@ print(json.dumps({
 
 def test_what_is_really_taken(answer, default_model):
     """The forecast against what is allocated, of which an evaluation takes no more."""
-    found = answer(PLAN, default_model, 6, PYLLAMACPP_STREAM_ROWS="32")
+    found = answer(PLAN, default_model, 6, 32, PYLLAMACPP_STREAM_ROWS="32")
     assert (found["rows"], found["n_layers"]) == (32, 6)
     assert found["note"] == "PYLLAMACPP_STREAM_ROWS"
     taken, planned = found["taken"]
@@ -204,19 +204,19 @@ def test_what_is_really_taken(answer, default_model):
     assert 32 << 20 <= found["scratch"] < 33 << 20
     assert found["grown"] == 0
     limit = {"PYLLAMACPP_VK_MEM_LIMIT": "356M"}
-    beside = answer(PLAN, default_model, -1, PYLLAMACPP_STREAM_ROWS="32", **limit)
-    alone = answer(PLAN, default_model, -1, PYLLAMACPP_STREAM_ROWS="0", **limit)
+    beside = answer(PLAN, default_model, -1, 0, PYLLAMACPP_STREAM_ROWS="32", **limit)
+    alone = answer(PLAN, default_model, -1, 0, PYLLAMACPP_STREAM_ROWS="0", **limit)
     assert 0 < beside["n_layers"] < alone["n_layers"] < 31
     assert beside["taken"][0] <= 100 << 20
 
 
 def test_what_is_measured_decides(answer, default_model):
-    found = answer(PLAN, default_model, 6)
+    found = answer(PLAN, default_model, 6, 0)
     assert all(rate > 0 for rate in found["rates"].values())
     assert found["rates"]["row_ops"] == 2 * 3 * 576 * 1536
     assert found["rows"] == found["decided"]
     assert found["note"] == ("" if found["rows"] else "the CPU is faster up to the largest batch")
-    all_there = answer(PLAN, default_model, -1)
+    all_there = answer(PLAN, default_model, -1, 0)
     assert (all_there["rows"], all_there["note"]) == (0, "")
     assert all_there["rates"]["upload_bytes_per_second"] == 0  # nothing to decide
 
