@@ -29,9 +29,9 @@ Conversation::Conversation(std::unique_ptr<Context> context, ChatFormat format,
     : system(std::move(system)),
       params(std::move(params)),
       context_(std::move(context)),
-      format_(std::move(format)) {
-  reseed(this->params.sampling.seed);
-}
+      format_(std::move(format)),
+      seeds_(this->params.sampling.seed),
+      seed_(this->params.sampling.seed) {}
 
 void Conversation::set(std::optional<std::string> new_system, std::vector<Exchange> exchanges,
                        std::string new_name) {

@@ -189,9 +189,7 @@ std::string quoted(std::string_view text, bool ascii) {
     if (i != std::string_view::npos) {
       out += '\\';
       out += kNames[i];
-    } else if (read.code < 0x20 || (ascii && read.code == 0x7F)) {
-      append_unit(&out, read.code);
-    } else if (read.code < 0x80 || !ascii) {
+    } else if (read.code >= 0x20 && (read.code < 0x7F || !ascii)) {
       out += bytes;
     } else if (read.status != Utf8Status::valid) {
       append_unit(&out, kFirstLow + static_cast<unsigned char>(bytes[0]));

@@ -73,7 +73,7 @@ int main_utf8(const std::vector<std::string>& args) {
     if (options.version) std::cout << "pyllamacpp-chat " << PYLLAMACPP_VERSION << "\n";
     return options.help || options.version || options.format == "list" ? 0 : run(options);
   } catch (const UsageError& e) {
-    std::cerr << "pyllamacpp-chat: error: " << e.sentence << "; see --help\n";
+    std::cerr << "pyllamacpp-chat: error: " << e.what() << "; see --help\n";
     return 2;
   } catch (const std::bad_alloc&) {
     std::cerr << "pyllamacpp-chat: error: not enough memory\n";

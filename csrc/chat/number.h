@@ -11,8 +11,9 @@ namespace pyllamacpp {
 template <class T>
 std::optional<T> parse_number(std::string_view text) {
   T value{};
-  const char* end = text.data() + text.size();
-  const auto [stop, status] = std::from_chars(text.data(), end, value);
+  const char* begin = text.data();
+  const char* end = begin + text.size();
+  const auto [stop, status] = std::from_chars(begin, end, value);
   if (status != std::errc{} || stop != end) return std::nullopt;
   return value;
 }

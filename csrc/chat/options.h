@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -32,8 +33,8 @@ struct Options {
 extern const char* const kHelp;
 
 // `args` without the program's name, UTF-8. Throws UsageError with a sentence.
-struct UsageError {
-  std::string sentence;
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
 };
 Options parse_options(const std::vector<std::string>& args);
 

@@ -84,8 +84,8 @@ void Screen::show(std::string_view text) {
 }
 
 void Screen::end_answer(const Answer* answer) {
-  if (as_json_ && answer) std::cout << answer->json() << std::endl;
-  if (is_open_) std::cout << std::endl;
+  if (as_json_ && answer) std::cout << answer->json() << '\n' << std::flush;
+  if (is_open_) std::cout << '\n' << std::flush;
   is_open_ = false;
 }
 

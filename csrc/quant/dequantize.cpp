@@ -112,7 +112,8 @@ void decode(const BlockQ6_K& b, float* y) {
     const int half = i / 128, part = i % 128 / 32, at = i % 32;
     const int low = b.ql[64 * half + 32 * (part % 2) + at] >> (part < 2 ? 0 : 4) & 15;
     const int high = b.qh[32 * half + at] >> (2 * part) & 3;
-    y[i] = d * float(b.scales[i / 16]) * float((low | high << 4) - 32);
+    const int scale = b.scales[i / 16];
+    y[i] = d * float(scale) * float((low | high << 4) - 32);
   }
 }
 

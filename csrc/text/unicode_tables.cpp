@@ -231,7 +231,7 @@ CharClass search(char32_t code) {
 }
 
 // Of the first plane, where nearly all text is.
-const std::array<CharClass, 0x10000> kFirstPlane = [] {
+const std::array<CharClass, 0x10000> kFirstPlane = []() noexcept {
   std::array<CharClass, 0x10000> classes{};
   for (const ClassRange& range : kRanges) {
     for (uint32_t code = range.first; code <= range.last && code < classes.size(); ++code) {

@@ -189,7 +189,7 @@ Memory::~Memory() {
   if (!mapped_) device_->allocated_ -= size_;
 }
 
-void Memory::swap(Memory& other) {
+void Memory::swap(Memory& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(size_, other.size_);
   std::swap(buffer_, other.buffer_);

@@ -57,7 +57,7 @@ class Memory {
   std::byte* mapped() const { return mapped_; }
 
  private:
-  void swap(Memory& other);
+  void swap(Memory& other) noexcept;
 
   Device* device_ = nullptr;
   uint64_t size_ = 0;

@@ -151,8 +151,9 @@ const char* result_text(VkResult result) {
       return "the device is out of memory";
     case VK_ERROR_DEVICE_LOST:
       return "the device was lost; the model must be loaded again";
+    default:
+      return "the driver failed";
   }
-  return "the driver failed";
 }
 
 }  // namespace pyllamacpp::vk

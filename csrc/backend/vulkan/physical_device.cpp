@@ -33,8 +33,9 @@ const char* kind_name(uint32_t type) {
       return "integrated";
     case VK_PHYSICAL_DEVICE_TYPE_CPU:
       return "software";
+    default:
+      return "";  // "other": nothing is known of it
   }
-  return "";  // "other": nothing is known of it
 }
 
 int rank(const std::string& kind) {

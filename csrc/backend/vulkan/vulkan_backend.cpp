@@ -193,6 +193,7 @@ class VulkanBackend final : public Backend {
 std::unique_ptr<Backend> make_vulkan_backend(size_t main_gpu) {
   const std::vector<vk::PhysicalDevice> devices = vk::physical_devices();
   std::vector<GpuInfo> list;
+  list.reserve(devices.size());
   for (const vk::PhysicalDevice& d : devices) list.push_back(d.info);
   const std::optional<size_t> chosen = chosen_gpu(list, main_gpu);
   if (!chosen)

@@ -149,7 +149,7 @@ void VulkanStream::begin(const BatchView& batch) {
   batch_ = batch;
   uint64_t n_pages = 0;
   const auto pages_of = [&](const SequenceRows& s) {
-    return uint64_t(batch.positions[size_t(s.row_end) - 1] / kPageTokens + 1);
+    return uint64_t(batch.positions[size_t(s.row_end) - 1] / kPageTokens) + 1;
   };
   for (const SequenceRows& s : batch.sequences)
     if (s.row_begin < s.row_end) n_pages += pages_of(s);
