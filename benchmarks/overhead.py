@@ -5,8 +5,8 @@
 The cost of a token and of a call is the processor time of the calling thread outside of the
 core's evaluation (`_core.advance`), less that of a bare loop over `_core.advance`, which is what
 the measuring costs. Each token's evaluation empties the caches, and so does other work on the
-machine: both make it more. Beside it is the wall time of a token through the API less that of the
-bare core, of pairs taken in turn. See README.md beside this file.
+machine: both make it more. Beside it is the wall time of a streamed token less that of one of the
+bare core, token by token in turn. See README.md beside this file.
 """
 
 from __future__ import annotations
@@ -161,40 +161,58 @@ def bare_loop(llama: Any, threads: int) -> Callable[[int], object]:
 
 
 def measure_wall(model: Path, threads: int, n: int, repetitions: int) -> dict[str, Any]:
-    """Microseconds per token of `create_completion`, of the bare core, and their difference."""
+    """Microseconds of a token through a stream and through the bare core, token by token in turn.
+
+    Both are texts of one context, so the machine's moods and the caches' are the same for both.
+    """
     from pyllamacpp import Llama, _core
 
-    with Llama(model, n_ctx=1024, n_threads=threads, verbose=False) as llama:
-        bare = _core.Context(llama.model, n_ctx=1024, n_threads=threads)
+    options: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True, "max_tokens": n + 8}
+    greedy = _core.SamplingParams(temperature=0.0)
+    found = {}
+    with Llama(model, n_ctx=1024, n_threads=threads, n_parallel=2, verbose=False) as llama:
+        context = llama.engine.context
         prompt = llama.tokenize(STORY.encode(), special=True)
-        greedy = _core.SamplingParams(temperature=0.0)
-
-        def through_api(n_tokens: int) -> float:
-            start = time.perf_counter()
-            llama.create_completion(prompt, max_tokens=n_tokens, temperature=0.0, ignore_eos=True)
-            return time.perf_counter() - start
-
-        def through_core(n_tokens: int) -> float:
-            start = time.perf_counter()
-            generation = _core.Generation(
-                bare, prompt, max_tokens=n_tokens, sampling=greedy, ignore_eos=True
-            )
-            while generation.next()[2] is None:
-                pass
-            return time.perf_counter() - start
-
-        api, core = [], []
-        for i in range(-1, repetitions):
-            for run, found in ((through_api, api), (through_core, core)):
-                once = run(1)
-                seconds = (run(n + 1) - once) / n
-                if i >= 0:
-                    found.append(seconds * 1e6)
-    return {
-        "api": api,
-        "core": core,
-        "difference": [a - c for a, c in zip(api, core, strict=True)],
-    }
+        calls: dict[str, Callable[[], Iterator[object]]] = {
+            "create_completion": lambda: llama.create_completion(STORY, stream=True, **options),
+            "create_chat_completion": lambda: llama.create_chat_completion(
+                QUESTION, stream=True, **options
+            ),
+        }
+        for name, call in calls.items():
+            times: dict[str, list[float]] = {"api": [], "core": []}
+            for _ in range(repetitions):
+                chunks = call()
+                next(chunks)  # the prompt is evaluated, and has its sequence
+                free = [i for i, (_, _, own) in enumerate(llama.engine.slots()) if own < 0]
+                for sequence in free:
+                    context.trim(sequence, 0)
+                generation = _core.Generation(
+                    context,
+                    prompt,
+                    sequence=free[0],
+                    max_tokens=n + 8,
+                    sampling=greedy,
+                    ignore_eos=True,
+                )
+                turns = {"api": lambda: next(chunks), "core": generation.next}  # noqa: B023
+                for i in range(-4, n):
+                    for side in ("api", "core") if i % 2 else ("core", "api"):
+                        start = time.perf_counter()
+                        turns[side]()
+                        if i >= 0:
+                            times[side].append((time.perf_counter() - start) * 1e6)
+                for _ in chunks:  # to its end
+                    pass
+                del generation
+            pairs = [a - c for a, c in zip(times["api"], times["core"], strict=True)]
+            found[name] = {
+                "tokens": len(pairs),
+                "api": statistics.median(times["api"]),
+                "core": statistics.median(times["core"]),
+                "difference": statistics.quantiles(pairs, n=4),
+            }
+    return found
 
 
 def resident_bytes() -> int:
@@ -276,11 +294,13 @@ def print_tables(record: dict[str, Any]) -> None:
             token, call = row["microseconds_per_token"], row["microseconds_per_call"]
             bare = row["of_the_bare_loop"]
             print(f"| {row['call']} | {median_of(token)} | {median_of(bare)} | {median_of(call)} |")
-        wall = record["wall"]
-        print(
-            f"\nWall time of a token, microseconds: API {median_of(wall['api'])}, bare core "
-            f"{median_of(wall['core'])}, difference within pairs {median_of(wall['difference'])}"
-        )
+        for name, wall in record["wall"].items():
+            low, middle, high = (f"{x:.0f}" for x in wall["difference"])
+            print(
+                f"\n{name}, stream: a token takes {wall['api']:.0f} microseconds, {wall['core']:.0f} "
+                f"in the bare core; of {wall['tokens']} pairs the difference is {middle} in the "
+                f"median, {low} and {high} the quartiles"
+            )
     if "memory" in record:
         print("\n| MB resident | before | loaded | after a call | closed |\n|---|---|---|---|---|")
         for i, cycle in enumerate(record["memory"]):
