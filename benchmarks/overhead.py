@@ -297,9 +297,9 @@ def print_tables(record: dict[str, Any]) -> None:
         for name, wall in record["wall"].items():
             low, middle, high = (f"{x:.0f}" for x in wall["difference"])
             print(
-                f"\n{name}, stream: a token takes {wall['api']:.0f} microseconds, {wall['core']:.0f} "
-                f"in the bare core; of {wall['tokens']} pairs the difference is {middle} in the "
-                f"median, {low} and {high} the quartiles"
+                f"\n{name}, stream: a token takes {wall['api']:.0f} microseconds, "
+                f"{wall['core']:.0f} in the bare core; of {wall['tokens']} pairs the difference "
+                f"is {middle} in the median, {low} and {high} the quartiles"
             )
     if "memory" in record:
         print("\n| MB resident | before | loaded | after a call | closed |\n|---|---|---|---|---|")
