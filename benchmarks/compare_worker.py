@@ -189,7 +189,7 @@ class Pyllamacpp(Engine):
         from pyllamacpp.eval import bench
 
         if self.probe is None:
-            self.probe = self.core.CpuLimitProbe(self.threads, bench.probe_bytes())
+            self.probe = self.core.CpuLimitProbe(self.threads)
         return vars(bench.measure_limits(self.probe))
 
     def allowed(self, limits: dict[str, float], test: str, n: int, depth: int, kv: str) -> float:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import ClassVar, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -150,8 +149,11 @@ class _Bell:
         self._due.append(event)
         if not self._is_ringing:
             self._is_ringing = True
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            try:
                 loop.call_soon_threadsafe(self._set_all)
+            except RuntimeError:  # the loop was closed: nobody waits, and events keep a loop alive
+                self._due.clear()
+                self._is_ringing = False
 
     def _set_all(self) -> None:
         self._is_ringing = False  # first: what is due from now on rings again

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "cpu/isa.h"
 
 namespace pyllamacpp {
@@ -20,14 +21,18 @@ double now() {
   return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
 }
 
+size_t fitting_bytes() {
+  return size_t(std::clamp<uint64_t>(available_memory() / 4, uint64_t(1) << 26, uint64_t(1) << 30));
+}
+
 }  // namespace
 
 CpuLimitProbe::CpuLimitProbe(int n_threads, size_t n_bytes)
     : kernels_(cpu::active_tier()),
       pool_(n_threads > 0 ? n_threads : default_thread_count()),
-      memory_(n_bytes, "bandwidth probe"),
+      memory_(n_bytes > 0 ? n_bytes : fitting_bytes(), "bandwidth probe"),
       operands_(cpu::kPeakBytes, "arithmetic probe") {
-  if (n_bytes / kGranule < size_t(pool_.size()))
+  if (n_bytes > 0 && n_bytes / kGranule < size_t(pool_.size()))
     fail(ErrorKind::invalid_argument, "a probe of ", n_bytes, " bytes is too small");
   std::memset(memory_.data(), 1, memory_.size());  // its own pages, not the system's page of zeros
 }

@@ -17,8 +17,9 @@ struct CpuLimits {
 
 class CpuLimitProbe {
  public:
-  // Reads `n_bytes` of its own, which should be far more than the caches hold.
-  CpuLimitProbe(int n_threads, size_t n_bytes);
+  // Reads `n_bytes` of its own, which should be far more than the caches hold; 0: 1 GiB, or less
+  // where there is little memory.
+  explicit CpuLimitProbe(int n_threads, size_t n_bytes = 0);
 
   // The best of several passes, all threads together; takes some tenths of a second.
   CpuLimits measure();

@@ -15,8 +15,9 @@ void register_limits(py::module_& m) {
       .def_readonly("float_ops_per_second", &CpuLimits::float_ops_per_second,
                     "float32 multiplies and adds");
   py::class_<CpuLimitProbe>(m, "CpuLimitProbe",
-                            "Measures this machine's limits, reading n_bytes of its own.")
-      .def(py::init<int, size_t>(), py::arg("n_threads"), py::arg("n_bytes"),
+                            "Measures this machine's limits, reading n_bytes of its own; 0: 1 GiB, "
+                            "or less where there is little memory.")
+      .def(py::init<int, size_t>(), py::arg("n_threads"), py::arg("n_bytes") = 0,
            py::call_guard<py::gil_scoped_release>())
       .def("measure", &CpuLimitProbe::measure, py::call_guard<py::gil_scoped_release>(),
            "The best of several passes; takes some tenths of a second.");

@@ -1,9 +1,7 @@
 #include "chat/speed.h"
 
-#include <algorithm>
 #include <cstdio>
 
-#include "base/memory.h"
 #include "session/work.h"
 
 namespace pyllamacpp {
@@ -22,12 +20,7 @@ std::string in_sentence(double rate, std::optional<double> share) {
 }  // namespace
 
 const CpuLimits& Speed::limits(const Context& context) {
-  if (!limits_) {
-    // Far more than caches hold, within the memory there is.
-    const uint64_t n_bytes =
-        std::clamp<uint64_t>(available_memory() / 4, uint64_t(1) << 26, uint64_t(1) << 30);
-    limits_ = CpuLimitProbe(context.params().n_threads, size_t(n_bytes)).measure();
-  }
+  if (!limits_) limits_ = CpuLimitProbe(context.params().n_threads).measure();
   return *limits_;
 }
 

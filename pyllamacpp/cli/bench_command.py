@@ -125,13 +125,12 @@ def command(
     )
 
     # numpy is imported with it, after the usage errors.
-    from ..eval.bench import Bench, probe_bytes, run
+    from ..eval.bench import Bench, run
 
     bench = Bench(
         loaded,
         n_ctx=n_ctx,
         n_threads=threads or 0,
-        probe_bytes=probe_bytes(),
         n_batch=batch,
         type_k=type_k,
         type_v=type_v,

@@ -96,7 +96,7 @@ def command(
     if vram is not None and n_gpu_layers == 0:
         n_gpu_layers = "auto"
 
-    def plan_for(n_ctx: int) -> _core.MemoryPlan:
+    def plan_for(n_ctx: int, *, op_offload: bool) -> _core.MemoryPlan:
         return _core.plan_memory(
             path,
             n_ctx=n_ctx,
@@ -111,9 +111,10 @@ def command(
             op_offload=op_offload,
         )
 
-    plan = plan_for(ctx or 0)
-    if ctx is None and plan.n_ctx > DEFAULT_CTX:
-        plan = plan_for(DEFAULT_CTX)
+    n_ctx = ctx or 0
+    if ctx is None:  # without measuring
+        n_ctx = min(plan_for(0, op_offload=False).n_ctx, DEFAULT_CTX)
+    plan = plan_for(n_ctx, op_offload=op_offload)
     if as_json:
         click.echo(json.dumps(_object(plan), indent=2))
     else:

@@ -66,11 +66,6 @@ class Result:
         return self.amount * self.tokens_per_s
 
 
-def probe_bytes() -> int:
-    """What the bandwidth probe reads: far more than caches hold, within the memory there is."""
-    return min(1 << 30, max(1 << 26, _core.available_memory() // 4))
-
-
 def measure_limits(probe: _core.CpuLimitProbe) -> Limits:
     """What the machine can do now."""
     limits = probe.measure()
@@ -78,7 +73,7 @@ def measure_limits(probe: _core.CpuLimitProbe) -> Limits:
 
 
 class Bench:
-    """Runs tests on one model; `probe_bytes` is what the bandwidth probe reads.
+    """Runs tests on one model; probe_bytes: as `_core.CpuLimitProbe` has them.
 
     Raises what loading a model and making a context raise.
     """
@@ -92,7 +87,7 @@ class Bench:
         n_batch: int = 512,
         type_k: str = "f16",
         type_v: str = "f16",
-        probe_bytes: int = 1 << 30,
+        probe_bytes: int = 0,
     ) -> None:
         self.model = model
         self.context = _core.Context(

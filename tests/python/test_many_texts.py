@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pyllamacpp import Llama
 from pyllamacpp.drafting import Guesser, LlamaPromptLookupDecoding
 from pyllamacpp.errors import CancelledError, ContextFullError, InvalidArgumentError
+from pyllamacpp.jobs import _Bell
 
 PROMPTS = ["The capital of France is", "Once upon a time", "def fibonacci(n):"]
 MESSAGES = [{"role": "user", "content": "Name the capital city of France."}]
@@ -195,6 +197,18 @@ def test_cancelling_a_task_ends_the_evaluation(llm: Llama) -> None:
     asyncio.run(give_up())
     assert llm.n_tokens < 400
     assert llm(PROMPTS[0], max_tokens=1)["choices"]
+
+
+def test_nothing_is_kept_for_a_loop_that_was_closed() -> None:
+    """An event would keep its loop alive, and each asyncio.run has a new one."""
+    loop, bell, event = asyncio.new_event_loop(), _Bell(), asyncio.Event()
+    bell.ring(loop, event)
+    loop.run_until_complete(event.wait())
+    loop.close()
+    bell.ring(loop, event)
+    kept = weakref.ref(event)
+    del event
+    assert kept() is None
 
 
 def test_a_stream_is_cancelled_from_another_thread(llm: Llama) -> None:

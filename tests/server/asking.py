@@ -5,7 +5,19 @@ import time
 import urllib.error
 import urllib.request
 
-HEADERS = {"Authorization": "Bearer a-secret", "Content-Type": "application/json"}
+import anthropic
+import openai
+
+KEY = "a-secret"  # the servers' of the tests
+HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+
+
+def openai_client(address: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
+
+
+def anthropic_client(address: str) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=address, api_key=KEY, max_retries=0)
 
 
 def post(address: str, path: str, body: bytes) -> tuple[int, dict]:

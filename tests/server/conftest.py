@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 import openai
 import pytest
 
-KEY = "a-secret"
+sys.path.append(str(Path(__file__).parent))
+from asking import KEY, openai_client
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def address(default_model: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def client(address: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as found:
+    with openai_client(address) as found:
         yield found
 
 

@@ -1,11 +1,16 @@
 """Anthropic's client, OpenAI's responses, and the paths of other servers."""
 
 import json
+import sys
 import urllib.request
+from pathlib import Path
 
 import anthropic
 import openai
 import pytest
+
+sys.path.append(str(Path(__file__).parent))
+from asking import anthropic_client
 
 MODEL = "smollm2-135m"
 QUESTION = "Name the capital of France."
@@ -13,7 +18,7 @@ QUESTION = "Name the capital of France."
 
 @pytest.fixture(scope="module")
 def claude(address: str):
-    with anthropic.Anthropic(base_url=address, api_key="a-secret", max_retries=0) as found:
+    with anthropic_client(address) as found:
         yield found
 
 

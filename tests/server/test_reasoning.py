@@ -11,11 +11,10 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "oracle"))
-from asking import post
+from asking import KEY, anthropic_client, openai_client, post
 from thinking_model import write_thinking_model
 
 SAID = [{"role": "user", "content": "hi"}]
-KEY = "a-secret"
 N_MARK = 1 + 3  # tokens of <think>: its own, and the bytes of the space before the text after it
 
 
@@ -28,13 +27,13 @@ def thinker(start_server, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(thinker: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{thinker}/v1", api_key=KEY, max_retries=0) as found:
+    with openai_client(thinker) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def claude(thinker: str) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=thinker, api_key=KEY, max_retries=0) as found:
+    with anthropic_client(thinker) as found:
         yield found
 
 

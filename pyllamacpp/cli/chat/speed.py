@@ -50,10 +50,10 @@ class Speed:
     def _measured(self) -> tuple[Limits, _core.Work]:
         if self._known is None:
             # numpy comes with it.
-            from ...eval.bench import measure_limits, probe_bytes
+            from ...eval.bench import measure_limits
 
             n_threads = self._engine.context.n_threads
-            probe = _core.CpuLimitProbe(n_threads, probe_bytes())
+            probe = _core.CpuLimitProbe(n_threads)
             work = _core.work_of(self._engine.model, self._options.type_k, self._options.type_v)
             self._known = measure_limits(probe), work
         return self._known
