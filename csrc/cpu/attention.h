@@ -142,6 +142,12 @@ static inline int clamp_to_page(int key) {
   return key < 0 ? 0 : key > kPageTokens ? kPageTokens : key;
 }
 
+// Asks for a page of keys or values: the next may lie anywhere.
+static inline void ask_page(const KvKernels& type, const uint8_t* page, int32_t head_dim) {
+  const int64_t n = int64_t(type.page_bytes(head_dim));
+  for (int64_t i = 0; i < n; i += 64) prefetch(page + i);
+}
+
 template <int NQ>
 static void attend_tile(const AttentionArgs& a, int first) {
   const PageReaders& keys = *static_cast<const PageReaders*>(a.k_type->readers);
@@ -153,6 +159,7 @@ static void attend_tile(const AttentionArgs& a, int first) {
     least = first_key[i] < least ? first_key[i] : least;
     most = n_keys[i] > most ? n_keys[i] : most;
   }
+  const bool is_only = a.n_queries <= kQueryTile;  // else pages are in cache from the tile before
   SoftmaxState all[NQ], segment[NQ];
   for (int i = 0; i < NQ; ++i) reset(all[i], a.head_dim);
   alignas(64) float p[NQ][kPageTokens];
@@ -163,8 +170,12 @@ static void attend_tile(const AttentionArgs& a, int first) {
     const int from = start < least ? least - least % kPageTokens : start;
     for (int key = from; key < stop; key += kPageTokens) {
       const int64_t page = a.pages[key / kPageTokens];
+      const bool asks = is_only && key + kPageTokens < most;
+      const int64_t next = asks ? a.pages[key / kPageTokens + 1] : 0;
+      if (asks) ask_page(*a.k_type, a.k + next * a.k_stride, a.head_dim);
       Scores scores[NQ];
       keys.scores[NQ - 1](a.q + first, a.k + page * a.k_stride, a.head_dim, scores);
+      if (asks) ask_page(*a.v_type, a.v + next * a.v_stride, a.head_dim);
       float decay[NQ];
       int begin = kPageTokens, end = 0;  // keys of this page that any query sees
       for (int i = 0; i < NQ; ++i) {

@@ -63,7 +63,7 @@ static inline B block_step(const uint8_t* data, int s) {
 }
 
 // Bytes ahead of a decode's stream that are worth asking for early.
-inline constexpr int kPrefetch = 3072;
+inline constexpr int kPrefetch = 5120;
 
 // What a pass over panels asks for early: every `n_passes`-th block, from the `pass`-th on, so many
 // bytes ahead.
@@ -76,6 +76,23 @@ struct Ahead {
 static inline Ahead ahead_of(int64_t column, int64_t n_cols, int tile_cols, int64_t bytes) {
   const int64_t n_passes = (n_cols + tile_cols - 1) / tile_cols;
   return {n_passes == 1 ? kPrefetch : bytes, column / tile_cols, n_passes};
+}
+
+// Asks for bytes [from, to) of a block further on, of each of NP panels of which one's block is at
+// w, `left` bytes before its end.
+template <int NP>
+static inline void ask(const Ahead& ahead, const uint8_t* w, int64_t panel_bytes, int64_t left,
+                       int64_t from, int64_t to) {
+  if (ahead.n_passes > 1) {
+    for (int p = 0; p < NP; ++p)
+      for (int64_t i = from; i < to; i += 64) prefetch(w + p * panel_bytes + ahead.distance + i);
+    return;
+  }
+  // Past the end of a panel lies the one beside it, which has been read: the next are beyond.
+  const int64_t beyond = ahead.distance < left ? 0 : (NP - 1) * panel_bytes;
+  for (int p = 0; p < NP; ++p)
+    for (int64_t i = from; i < to; i += 64)
+      prefetch_once(w + p * panel_bytes + beyond + ahead.distance + i);
 }
 
 // NP panels x NC columns. `valid` rows of the last panel are stored.
@@ -103,9 +120,7 @@ static void tile_blocks(const uint8_t* panels, int64_t n_blocks, const ActBlock3
     const uint8_t* data = w + P::kScaleBytes;
     if (kBits == C::kBits && until-- == 0) {
       until = ahead.n_passes - 1;
-      for (int p = 0; p < NP; ++p)
-        for (int i = 0; i < P::kBlockBytes; i += 64)
-          prefetch(w + p * panel_bytes + ahead.distance + i);
+      ask<NP>(ahead, w, panel_bytes, (n_blocks - b) * P::kBlockBytes, 0, P::kBlockBytes);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {

@@ -158,9 +158,8 @@ static void tile_super(const uint8_t* panels, int64_t n_blocks, const ActBlock25
     }
     for (int j = 0; j < 8; ++j) {
       if (asks)  // spread over the block: a burst fills the core's line buffers
-        for (int p = 0; p < NP; ++p)
-          for (int64_t i = P::kBlockBytes * j / 8; i < P::kBlockBytes * (j + 1) / 8; i += 64)
-            prefetch(w + p * panel_bytes + ahead.distance + i);
+        ask<NP>(ahead, w, panel_bytes, (n_blocks - b) * P::kBlockBytes, P::kBlockBytes * j / 8,
+                P::kBlockBytes * (j + 1) / 8);
       const int8_t* q[NC];
       for (int c = 0; c < NC; ++c) q[c] = column[c][b].q + 32 * j;
       for (int part = 0; part < kParts; ++part) {

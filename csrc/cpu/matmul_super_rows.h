@@ -22,7 +22,7 @@ static void row_super(const typename C::Block* row, int64_t n_blocks, const ActB
   for (int64_t b = 0; b < n_blocks; ++b) {
     const auto& block = row[b];
     for (size_t i = 0; i < sizeof block; i += 64)
-      prefetch(reinterpret_cast<const uint8_t*>(&block) + kPrefetch + i);
+      prefetch_once(reinterpret_cast<const uint8_t*>(&block) + kPrefetch + i);
     int8_t scale[16], min[16];
     C::scales(block, scale, min);
     const X scales = per_sixteen<C>(scale), mins = per_sixteen<C>(min);

@@ -85,7 +85,7 @@ static void read_memory(const uint8_t* p, int64_t n, float* sink) {
   B acc[kVectors];
   for (int v = 0; v < kVectors; ++v) acc[v] = bload(p);
   for (int64_t i = 0; i < n; i += 256) {
-    for (int64_t line = 0; line < 256; line += 64) prefetch(p + i + line + kPrefetch);
+    for (int64_t line = 0; line < 256; line += 64) prefetch_once(p + i + line + kPrefetch);
     for (int64_t j = i; j < i + 256; j += kVectors * int64_t(sizeof(B)))
       for (int v = 0; v < kVectors; ++v)
         acc[v] = bor(acc[v], bload(p + j + v * int64_t(sizeof(B))));

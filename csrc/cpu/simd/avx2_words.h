@@ -152,6 +152,10 @@ static inline B bpairs(I low, I high) {
 static inline void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 }
+// Of what is read once: caches beyond the first keep what they hold.
+static inline void prefetch_once(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_NTA);
+}
 
 static inline X xload(const void* p) { return bload(p); }
 static inline void xstore(void* p, X a) { bstore(p, a); }

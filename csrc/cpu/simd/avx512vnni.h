@@ -151,6 +151,10 @@ static inline I dot_pairs(I acc, B a, B b) { return _mm512_dpwssd_epi32(acc, a, 
 static inline void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 }
+// Of what is read once: caches beyond the first keep what they hold.
+static inline void prefetch_once(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_NTA);
+}
 
 static inline X xload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void xstore(void* p, X a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }

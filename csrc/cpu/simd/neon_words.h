@@ -176,6 +176,8 @@ static inline I dot_pairs(I acc, B a, B b) {
   return vmlal_high_lane_s16(acc, as_words(a), pair, 1);
 }
 static inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// Of what is read once: caches beyond the first keep what they hold.
+static inline void prefetch_once(const void* p) { __builtin_prefetch(p, 0, 0); }
 
 static inline X xload(const void* p) {
   const uint8_t* bytes = static_cast<const uint8_t*>(p);

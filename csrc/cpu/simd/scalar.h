@@ -173,6 +173,7 @@ static inline I dot_pairs(I acc, B a, B b) {
   return acc;
 }
 static inline void prefetch(const void*) {}
+static inline void prefetch_once(const void*) {}
 
 static inline X xload(const void* p) {
   X r;
