@@ -345,6 +345,43 @@ void test_products(Bench& bench) {
   }
 }
 
+// Products by cooperative matrices have the bits of those by integer dot products, also where a
+// shape's k is a whole block, as on devices that this test may not have.
+void test_cooperative(const PhysicalDevice& physical) {
+  if (!physical.uses_cooperative) return;
+  PhysicalDevice by_dot = physical, whole_blocks = physical;
+  by_dot.uses_cooperative = false;
+  whole_blocks.cooperative.span = 32;
+  Bench benches[] = {Bench(by_dot), Bench(physical), Bench(whole_blocks)};
+  for (const DType type : kTypes) {
+    if (!is_quantized(type)) continue;
+    const int64_t block = traits(type).block_size;
+    for (const int64_t cols : {block, block == 32 ? 11 * 32 : 3 * block})
+      for (const int64_t rows : {1, 65, 150}) {
+        const HostMatrix m = random_matrix(type, rows, cols);
+        for (const int64_t n_cols : {9, 64, 131}) {
+          const std::vector<float> x = random_floats(size_t(n_cols * cols));
+          const std::vector<float> before = random_floats(size_t(n_cols * rows));
+          std::vector<float> expected;
+          for (Bench& bench : benches) {
+            const DeviceMatrix w = bench.put_matrix(m, 3);
+            const Rows in = bench.put_x(x, cols), out = bench.put_rows(before, rows);
+            bench.ops.encoder.begin(0, 0);
+            bench.ops.matmul(w, in, out, uint32_t(n_cols), n_cols == 64);
+            bench.ops.encoder.finish();
+            const std::vector<float> found = bench.get_rows(out, n_cols, rows);
+            if (expected.empty()) expected = found;
+            for (size_t i = 0; i < found.size(); ++i)
+              expect(found[i] == expected[i], std::string("cooperative ") + traits(type).name,
+                     double(found[i]), double(expected[i]));
+          }
+        }
+      }
+  }
+  const CooperativeShape& shape = physical.cooperative;
+  std::printf("bits of integer_dot by matrices of %u x %u x %u\n", shape.m, shape.n, shape.k);
+}
+
 void test_elementwise(Bench& bench) {
   for (const int64_t n : {1, 64, 333, 4096})
     for (const int64_t n_rows : {1, 5}) {
@@ -701,6 +738,7 @@ int run(int argc, char** argv) {
   test_attention(bench);
   test_quantize(bench);
   test_products(bench);
+  test_cooperative(devices[0]);
   for (const std::string& message : take_gpu_messages()) {
     std::printf("VALIDATION %s\n", message.c_str());
     ++failures;

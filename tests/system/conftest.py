@@ -16,7 +16,7 @@ Run = Callable[..., str]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
+        if item.path.is_relative_to(Path(__file__).parent) and not item.get_closest_marker("sid"):
             item.add_marker(pytest.mark.system)
     # The longest file first: with a file a worker, one would wait for the other's at the end.
     items.sort(key=lambda item: item.path.name != "test_asan.py")

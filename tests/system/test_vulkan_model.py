@@ -136,6 +136,14 @@ def test_a_limit_that_is_no_size(default_model):
     assert "PYLLAMACPP_VK_MEM_LIMIT is 'much', expected a size" in message
 
 
+def test_a_tier_that_the_device_lacks(default_model):
+    message = refusal(default_model, PYLLAMACPP_VK_TIER="cooperative_matrix")
+    assert message.startswith(
+        "pyllamacpp.errors.UnsupportedError: PYLLAMACPP_VK_TIER is cooperative_matrix, and llvmpipe"
+    )
+    assert message.endswith("has no cooperative matrices of bytes")
+
+
 def test_no_gpu(default_model):
     message = refusal(default_model, PYLLAMACPP_VK_ALLOW_CPU="0", PYLLAMACPP_VK_VALIDATE="0")
     assert "there is none here" in message

@@ -17,7 +17,11 @@ def test_committed_shaders_are_what_their_sources_give(run):
     run(sys.executable, SHADERS / "compile.py", "--check")
 
 
-@pytest.mark.parametrize("source", sorted(SHADERS.glob("*.comp")), ids=lambda path: path.stem)
+# What glslc and spirv-val of Debian 12 know: test_cooperative_matrix.py has the rest.
+KNOWN = sorted(set(SHADERS.glob("*.comp")) - {SHADERS / "matmul_cooperative.comp"})
+
+
+@pytest.mark.parametrize("source", KNOWN, ids=lambda path: path.stem)
 def test_shaders_are_valid(source, run, tmp_path):
     run("glslc", "-O", "--target-env=vulkan1.1", "-o", tmp_path / "out.spv", source)
     run("spirv-val", "--target-env", "vulkan1.1", tmp_path / "out.spv")

@@ -32,8 +32,22 @@ Device::Device(const PhysicalDevice& physical) : physical_(physical) {
   if (physical_.uses_integer_dot && !physical_.has_integer_dot)
     fail(ErrorKind::unsupported, "PYLLAMACPP_VK_TIER is ", physical_.info.tier, ", and ",
          physical_.info.name, " has no integer dot products");
+  if (physical_.uses_cooperative && physical_.cooperative.m == 0)
+    fail(ErrorKind::unsupported, "PYLLAMACPP_VK_TIER is ", physical_.info.tier, ", and ",
+         physical_.info.name, " has no cooperative matrices of bytes");
+  // What matmul_cooperative.comp needs: all of these.
+  VkPhysicalDeviceShaderFloat16Int8Features bytes{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, nullptr, 0, 1};
+  VkPhysicalDeviceVulkanMemoryModelFeatures model{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES, &bytes, 1, 0, 0};
+  VkPhysicalDeviceSubgroupSizeControlFeatures subgroups{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, &model, 0, 1};
+  VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, &subgroups, 1, 0};
   const VkPhysicalDeviceShaderIntegerDotProductFeatures dot{
-      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, nullptr, 1};
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+      physical_.uses_cooperative ? &matrices : nullptr, 1};
+  const char* extension = kCooperativeExtension;
   const VkDeviceCreateInfo info{VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                 physical_.uses_integer_dot ? &dot : nullptr,
                                 0,
@@ -41,8 +55,8 @@ Device::Device(const PhysicalDevice& physical) : physical_(physical) {
                                 &queue,
                                 0,
                                 nullptr,
-                                0,
-                                nullptr,
+                                physical_.uses_cooperative ? 1u : 0u,
+                                &extension,
                                 nullptr};
   check(vulkan.call.CreateDevice(physical_.handle, &info, nullptr, &handle), "opening the device");
 #define PYLLAMACPP_VK_LOAD(Result, name, parameters) \
@@ -93,12 +107,15 @@ VkPipeline Device::pipeline(Shader shader, const Constants& constants) {
   for (uint32_t i = 0; i < constants.size(); ++i) entries[i] = {i, i * 4, 4};
   const VkSpecializationInfo special{uint32_t(constants.size()), entries, sizeof(Constants),
                                      constants.data()};
+  const VkFlags flags = shader == Shader::matmul_cooperative
+                            ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT
+                            : 0;
   const VkComputePipelineCreateInfo info{
       VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
       nullptr,
       0,
-      {VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, nullptr, 0, VK_SHADER_STAGE_COMPUTE_BIT,
-       module, "main", &special},
+      {VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO, nullptr, flags,
+       VK_SHADER_STAGE_COMPUTE_BIT, module, "main", &special},
       pipeline_layout_,
       {},
       0};

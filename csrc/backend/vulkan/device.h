@@ -23,7 +23,7 @@ void check(VkResult result, const char* what);
 inline constexpr uint32_t kBindings = 6;        // most storage buffers of a shader
 inline constexpr uint32_t kPushBytes = 64;      // most bytes of a shader's arguments
 inline constexpr uint32_t kMostGroups = 65535;  // of one dispatch, in each direction
-using Constants = std::array<uint32_t, 8>;      // specialization constants 0, 1, ..
+using Constants = std::array<uint32_t, 10>;     // specialization constants 0, 1, ..
 
 // To what slices are aligned where it must be known without a device: no device asks for more.
 constexpr uint64_t aligned(uint64_t n_bytes) { return (n_bytes + 255) / 256 * 256; }
@@ -95,6 +95,8 @@ class Device {
   const VkPhysicalDeviceLimits& limits() const { return physical_.limits; }
   uint32_t queue_family() const { return physical_.queue_family; }
   bool uses_integer_dot() const { return physical_.uses_integer_dot; }
+  bool uses_cooperative() const { return physical_.uses_cooperative; }
+  const CooperativeShape& cooperative() const { return physical_.cooperative; }
   // Most bytes of a slice: the least of what may be allocated and what may be bound at once.
   uint64_t max_slice() const { return max_slice_; }
   uint64_t align(uint64_t offset) const {

@@ -101,6 +101,7 @@ bool create(PFN_vkGetInstanceProcAddr get, Instance& instance) {
 #define PYLLAMACPP_VK_LOAD(Result, name, parameters) \
   instance.call.name = reinterpret_cast<Result(*) parameters>(get(instance.handle, "vk" #name));
   PYLLAMACPP_VK_INSTANCE(PYLLAMACPP_VK_LOAD)
+  PYLLAMACPP_VK_COOPERATIVE(PYLLAMACPP_VK_LOAD)
   if (validate) {
     PYLLAMACPP_VK_DEBUG(PYLLAMACPP_VK_LOAD)
     const VkDebugUtilsMessengerCreateInfoEXT messenger{

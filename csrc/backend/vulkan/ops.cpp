@@ -27,15 +27,22 @@ void Ops::matmul(const DeviceMatrix& weight, const Rows& x, const Rows& y, uint3
                  bool accumulate, Order order) {
   const WeightLayout& l = *weight.layout;
   const uint32_t n_blocks = groups_of(uint64_t(weight.cols), 32);
-  Constants constants{l.type,       l.low_bits,   l.high_bits, l.high_word,
-                      l.scale_word, l.tile_words, 0,           0};
+  Constants constants{l.type, l.low_bits, l.high_bits, l.high_word, l.scale_word, l.tile_words};
   const bool few = n_cols <= kMatvecCols, dot = x.codes.size > 0 && l.low_bits <= 8;
-  const Shader shader = few ? (dot ? Shader::matvec_dot : Shader::matvec)
-                            : (dot ? Shader::matmul_dot : Shader::matmul);
+  const Shader shader = few                          ? (dot ? Shader::matvec_dot : Shader::matvec)
+                        : !dot                       ? Shader::matmul
+                        : device_.uses_cooperative() ? Shader::matmul_cooperative
+                                                     : Shader::matmul_dot;
   if (few) {
     const uint32_t most = std::min(512u, device_.limits().maxComputeWorkGroupInvocations) / 32;
     constants[6] = n_blocks <= 4 * 8 ? 4 : std::min(16u, most);
     constants[7] = n_cols == 1 ? 1 : n_cols == 2 ? 2 : 4;
+  } else if (shader == Shader::matmul_cooperative) {
+    const CooperativeShape& shape = device_.cooperative();
+    constants[6] = shape.m;
+    constants[7] = shape.n;
+    constants[8] = shape.k;
+    constants[9] = shape.span;
   }
   for (const DeviceMatrix::Part& part : weight.parts) {
     const struct {

