@@ -42,4 +42,6 @@ def test_the_tier(run):
     assert result.returncode == 1
     assert result.stdout == ""
     (sentence,) = result.stderr.splitlines()
-    assert "PYLLAMACPP_VK_TIER is 'fast', expected core, integer_dot or cooperative_matrix" in sentence
+    assert (
+        "PYLLAMACPP_VK_TIER is 'fast', expected core, integer_dot or cooperative_matrix" in sentence
+    )

