@@ -67,6 +67,7 @@ class Engine:
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)  # what waits for the lead, or for a step
         self._n_asleep = 0  # threads that wait there
+        self._has_cancelled = False  # a text was cancelled that the thread in the lead may touch
         self._is_busy = False  # a thread has the lead; it alone touches what follows
         self._listened: set[Stream] = set()
         self._waiting: deque[Stream] = deque()  # any thread may append and remove, with the lock
@@ -75,8 +76,6 @@ class Engine:
         n_sequences = 1 if logits_all else context.max_sequences
         self._owners: list[Stream | None] = [None] * n_sequences  # of the sequences
         self._last_use = [0] * n_sequences
-        # Pages that a batch fills at most, with two begun or copied by each of its texts beside.
-        self._batch_pages = context.n_batch // context.page_tokens
         self._n_uses = 0
         self._current = 0  # the sequence that began a text last
 
@@ -345,8 +344,10 @@ class Engine:
                 self._waiting.remove(stream)
             elif not self._is_busy:
                 self._retire(stream)
-            elif stream in self._running:
-                self.context.cancel()
+            else:
+                self._has_cancelled = True
+                if stream in self._running:
+                    self.context.cancel()
             stream.tell()
             self._wake()
 
@@ -374,8 +375,10 @@ class Engine:
 
     def _give_up_lead(self) -> None:
         with self._lock:
-            for stream in [s for s in self._running if s.is_cancelled]:
-                self._retire(stream)
+            if self._has_cancelled:
+                self._has_cancelled = False
+                for stream in [s for s in self._running if s.is_cancelled]:
+                    self._retire(stream)
             self._is_busy = False
             self._wake()
 
@@ -383,7 +386,8 @@ class Engine:
 
     def _advance(self) -> bool:
         """One evaluation for the texts that want steps; False if there are none."""
-        # What a token costs in Python is little beside its evaluation because it does little.
+        # What a token costs in Python is little beside its evaluation because it does little: an
+        # evaluation leaves nothing of Python in the caches, and each call is paid for anew.
         if self._unsaved:
             self._save_finished()
         if self._waiting:
@@ -392,12 +396,14 @@ class Engine:
         for stream in batch:
             if stream.params.drafter is not None:
                 stream.guess()
-        if self.context.n_free_pages < self._batch_pages + 2 * len(batch):
-            self._make_room(batch)
-        if not batch:
-            return False
+        found = None
         try:
-            found = _core.advance(_pairs(batch))
+            while found is None:
+                if not batch:
+                    return False
+                found = _core.advance([(s.generation, s.by_python) for s in batch])
+                if found is None:
+                    self._make_room(batch)
         except CancelledError:
             # A stream was cancelled, now or too late for its own evaluation, and maybe another
             # since: that one ends, and the rest is evaluated again.
@@ -520,16 +526,15 @@ class Engine:
         return True
 
     def _make_room(self, batch: list[Stream]) -> None:
-        """Pages for what the batch appends: old and paused texts go, then the youngest waits."""
-        while batch and _core.pages_to_advance(_pairs(batch)) > self.context.n_free_pages:
-            if self._evict() or self._interrupt_paused(batch):
-                continue
-            youngest = batch.pop()
-            if batch:
-                self._interrupt(youngest)
-            else:
-                youngest.fail(OutOfMemoryError("the cache has no room for this text"))
-                self._retire(youngest)
+        """Pages for what the batch appends: an old or a paused text goes, or its youngest waits."""
+        if self._evict() or self._interrupt_paused(batch):
+            return
+        youngest = batch.pop()
+        if batch:
+            self._interrupt(youngest)
+        else:
+            youngest.fail(OutOfMemoryError("the cache has no room for this text"))
+            self._retire(youngest)
 
     def _interrupt_paused(self, batch: Sequence[Stream] = ()) -> bool:
         """Interrupts a text whose steps nobody takes; False if there is none.
@@ -574,7 +579,3 @@ class Engine:
     def _next_use(self) -> int:
         self._n_uses += 1
         return self._n_uses
-
-
-def _pairs(batch: Sequence[Stream]) -> list[tuple[_core.Generation | None, bool]]:
-    return [(stream.generation, stream.by_python) for stream in batch]

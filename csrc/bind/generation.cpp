@@ -59,21 +59,17 @@ std::vector<Generation*> of_one_context(const Generations& generations) {
   return all;
 }
 
-int32_t pages_to_advance(const Generations& generations) {
-  if (generations.empty()) return 0;
-  const std::vector<Generation*> all = of_one_context(generations);
-  return generations.front().first->context->exclusive(
-      [&] { return Generation::pages_to_evaluate(all); });
-}
+using Steps = std::vector<std::vector<GenerationStep>>;
 
 // Evaluates all and samples those that are ready and for which Python has nothing to say before.
-py::list advance(const Generations& generations) {
+py::object advance(const Generations& generations) {
   if (generations.empty()) return py::list();
   PyContext& context = *generations.front().first->context;
   const std::vector<Generation*> all = of_one_context(generations);
-  const auto steps = context.exclusive([&] {
+  const auto steps = context.exclusive([&]() -> std::optional<Steps> {
+    if (Generation::pages_to_evaluate(all) > context.context.n_free_pages()) return std::nullopt;
     Generation::evaluate(all);
-    std::vector<std::vector<GenerationStep>> found(all.size());
+    Steps found(all.size());
     for (size_t i = 0; i < all.size(); ++i) {
       if (!all[i]->ready() || generations[i].second) continue;
       try {
@@ -84,8 +80,9 @@ py::list advance(const Generations& generations) {
     }
     return found;
   });
+  if (!steps) return py::none();
   py::list list;
-  for (const std::vector<GenerationStep>& found : steps) list.append(step_list(found));
+  for (const std::vector<GenerationStep>& found : *steps) list.append(step_list(found));
   return list;
 }
 
@@ -202,9 +199,8 @@ void register_generation(py::module_& m) {
   m.def("advance", &advance, py::arg("generations"),
         "One batch for (generation, sampled by Python) pairs of one context: evaluates what they "
         "wait for, and samples. Per generation a list of (text, token, finish reason, log-probs) "
-        "steps, empty while its prompt is not through or Python is to call sample().");
-  m.def("pages_to_advance", &pages_to_advance, py::arg("generations"),
-        "Free pages of the cache that advance() of the same takes.");
+        "steps, empty while its prompt is not through or Python is to call sample(). None, and "
+        "nothing was evaluated, if the cache has not as many free pages as that takes.");
 }
 
 }  // namespace pyllamacpp
