@@ -97,7 +97,7 @@ def speeds(record: dict[str, Any], path: Path) -> None:
         names = [title_of(model["file"]) for model in models]
         axis.set_xticks(range(len(models)), names, fontsize=8)
         axis.set_ylabel(f"{test}, tokens/s")
-    axes[0][0].legend(fontsize=8)
+    axes[0][0].legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.suptitle(where(record), fontsize=10)
     save(figure, path)
 
