@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # `python -m pytest` puts the checkout first, where the package has no extension module.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
+# Two workers share the cores: oracles' products on threads of their own only wait for each other.
+# Before numpy is imported; what the tests start inherits it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A runner started in the background may have Ctrl-C ignored, and the programs under test with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
