@@ -94,14 +94,24 @@ static inline float clamped(float a, float low, float high) {
 }
 static inline float nearest_integer(float a) { return (a + 12582912.0f) - 12582912.0f; }
 
-// Weights = d * n * code with integers n in [kLow, kHigh] near ideal / d.
+// The scales of sub-blocks without any search: the largest weight gets the highest code.
+template <class Codes, int N>
+static inline void plain_scales(const SubBlocks<N>& s, Lanes* ideal) {
+  for (int v = 0; v < kSearchLanes; v += W) {
+    F peak = splat(0);
+    for (int i = 0; i < N; ++i) peak = max(peak, abs(load(s.x[i] + v)));
+    store(ideal->at + v, mul(peak, splat(1 / Codes::value(Codes::kCount - 1))));
+  }
+}
+
+// Weights = d * n * code with integers n in [kLow, kHigh] near ideal / d, in place of those in
+// `found` where the error is less. Integers up to `reach` from the nearest but 0 are tried.
 template <class Codes, int kLow, int kHigh, int N>
 static inline void search_super(const SubBlocks<N>& s, const Lanes& ideal, const Unit* units,
+                                int n_turns, int reach,
                                 SuperScales<kSearchLanes * N / kSuperBlock>* found) {
   constexpr int kSupers = kSearchLanes * N / kSuperBlock, kSubs = kSuperBlock / N;
-  constexpr int kTurns = 3;
   constexpr float kEnds[] = {float(kLow), float(kHigh)};
-  for (int b = 0; b < kSupers; ++b) found->error[b] = INFINITY;
   for (const float end : kEnds) {
     float d[kSupers];
     for (int b = 0; b < kSupers; ++b) {
@@ -111,21 +121,23 @@ static inline void search_super(const SubBlocks<N>& s, const Lanes& ideal, const
       d[b] = peak / end;
     }
     Lanes n;
-    for (int turn = 0; turn < kTurns; ++turn) {
+    for (int turn = 0; turn < n_turns; ++turn) {
       half_t halves[kSupers];
       Lanes unit, error, xq, qq;
       for (int b = 0; b < kSupers; ++b) {
         halves[b] = half_near(&d[b], units[b]);
         for (int j = b * kSubs; j < (b + 1) * kSubs; ++j) {
           unit.at[j] = d[b];
-          if (turn == 0)
-            n.at[j] = d[b] == 0 ? 0 : nearest_integer(clamped(ideal.at[j] / d[b], kLow, kHigh));
+          if (turn > 0) continue;
+          const float near = d[b] == 0 ? 0 : ideal.at[j] / d[b];
+          n.at[j] = fabsf(near) > 0.5f ? nearest_integer(clamped(near, kLow, kHigh))
+                                       : float((near > 0) - (near < 0));
         }
       }
       for (int v = 0; v < kSearchLanes; v += W) {
         const F u = load(unit.at + v), middle = load(n.at + v);
         F best = splat(INFINITY), best_n = middle, best_xq = splat(0), best_qq = splat(0);
-        for (int step = -1; step <= 1; ++step) {
+        for (int step = -reach; step <= reach; ++step) {
           const F m = min(max(add(middle, splat(float(step))), splat(kLow)), splat(kHigh));
           const F scale = mul(u, m), inverse = inverse_of(scale);
           F loss = splat(0), sum_xq = splat(0), sum_qq = splat(0);

@@ -204,7 +204,11 @@ static void quantize_super(const float* x, const float* importance, int64_t n, i
     Lanes ideal;
     SuperScales<kSupers> found;
     search_scales<T>(s, importance != nullptr, &ideal);
-    search_super<typename T::Codes, T::kLow, T::kHigh>(s, ideal, units, &found);
+    for (float& error : found.error) error = INFINITY;
+    search_super<typename T::Codes, T::kLow, T::kHigh>(s, ideal, units, 3, 1, &found);
+    // The search can end beside a better place, so never worse than without it.
+    plain_scales<typename T::Codes>(s, &ideal);
+    search_super<typename T::Codes, T::kLow, T::kHigh>(s, ideal, units, 1, 0, &found);
     choose_codes<typename T::Codes>(&s, found.scales);
     for (int b = 0; b < n_blocks; ++b, dst += sizeof(typename T::Block)) {
       typename T::Block block;

@@ -228,6 +228,7 @@ def first_idea(dtype: str, x: np.ndarray) -> np.ndarray:
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(KINDS))
 @example(seed=156138, kind="outliers")  # once q5_k's search ended beside a better place here
+@example(seed=25919, kind="signs")  # and q3_k's here
 def test_better_than_the_first_idea(dtype: str, seed: int, kind: str) -> None:
     x = make_values(np.random.default_rng(seed), kind, 2, 512)
     ours = restored(dtype, quantize(dtype, x), 512)
