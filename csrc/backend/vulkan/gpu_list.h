@@ -14,8 +14,8 @@ struct GpuInfo {
   std::string kind;          // "discrete", "integrated", "virtual" or "software"
   uint64_t memory = 0;       // bytes of the device's own memory
   uint64_t memory_free = 0;  // of these, what this process may take now, where the driver says so
-  std::vector<std::string>
-      features;  // of "fp16", "int8", "dot" and "matrix": beyond what is required
+  // Beyond what is required, of "fp16", "int8", "dot" and "matrix".
+  std::vector<std::string> features;
   // Of shaders: "core", "integer_dot" or "cooperative_matrix", chosen by the features or by
   // PYLLAMACPP_VK_TIER.
   std::string tier;
